@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Joins layout, tree and index: what fs/ and cli/ ask of a hub cache. All functions are thread-safe.
+//
+// Locks, in order: a snapshot's own (one reading of it at a time), the index's, the store's (its tables; never held
+// during I/O).
+#ifndef CACHE_STORE_H
+#define CACHE_STORE_H
+
+#include "cache/index.h"
+#include "cache/layout.h"
+#include "cache/names.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// How long a ref stays with the commit it pointed at after that commit's files were used last: programs that walk the
+// full path for every file must not end up with a mixture of two commits.
+#define STORE_REF_HOLD_MS 30000
+
+struct store;
+
+// The files of one repo at one commit. Lives as long as the store; its number is never given to another.
+struct snapshot;
+
+struct store_options {
+    const char *cache_path;
+    const char *state_dir; // NULL: places_state_dir(); caches may share one
+    bool index_in_memory;
+};
+
+// Never fails because of the index. 0, or layout_open()'s errors.
+int store_open(const struct store_options *options, struct store **ret_store);
+void store_close(struct store *store);
+const struct layout *store_layout(const struct store *store);
+
+// Whether the index is in memory only; why, and where it is otherwise ("" if nowhere).
+bool store_index_in_memory(struct store *store, char ret_reason[256]);
+const char *store_index_path(const struct store *store);
+
+// Whether the cache has that repo, or any repo of the organisation; the cache's directory is read again only when it
+// has changed.
+bool store_has_repo(struct store *store, const struct repo *repo);
+bool store_has_org(struct store *store, enum repo_type type, const char *org);
+
+// All repos, sorted by type and id. The caller frees *ret_repos. Returns their number or -errno.
+ssize_t store_repos(struct store *store, struct repo **ret_repos);
+
+// The snapshot a revision (a ref or a commit) of a repo means now. 0; -ENOENT when there is no such revision;
+// -ENETUNREACH when there is, but nothing of its commit is known here; -errno.
+int store_resolve(struct store *store, const struct repo *repo, const char *revision, struct snapshot **ret_snapshot);
+
+// By number; NULL if it was never given.
+struct snapshot *store_snapshot(struct store *store, uint32_t number);
+
+// The commits of a repo that were resolved since the start and are still here, in no order. The callback must not call
+// the store. 0, or what it returned.
+int store_commits(struct store *store, const struct repo *repo, layout_commit_fn *fn, void *userdata);
+
+const struct repo *snapshot_repo(const struct snapshot *snapshot);
+const char *snapshot_commit(const struct snapshot *snapshot);
+uint32_t snapshot_number(const struct snapshot *snapshot);
+
+// All files of the commit are known: what is and what is not in it will never change.
+bool snapshot_complete(const struct snapshot *snapshot);
+
+// Something of the snapshot was used just now: a ref that led to it stays with it for STORE_REF_HOLD_MS.
+// snapshot_hold() until snapshot_release(), however long that takes.
+void snapshot_touch(struct snapshot *snapshot);
+void snapshot_hold(struct snapshot *snapshot);
+void snapshot_release(struct snapshot *snapshot);
+
+// Entries, brought up to what is on disk first. -ENOENT; -ESTALE when the ordinal is void, or the index was lost and
+// the snapshot must be resolved again; -errno.
+int store_entry(struct store *store, struct snapshot *snapshot, uint32_t ordinal, struct entry *ret_entry);
+int store_lookup(struct store *store, struct snapshot *snapshot, uint32_t dir, const char *name,
+                 struct entry *ret_entry);
+
+// Brings a directory up to date once, before it is listed with store_list(). 0 or -errno.
+int store_list_start(struct store *store, struct snapshot *snapshot, uint32_t dir);
+// Up to `max` entries after the name `after` in byte order. Returns their number or -errno.
+int store_list(struct store *store, struct snapshot *snapshot, uint32_t dir, const char *after,
+               struct entry *ret_entries, int max);
+
+// Up to `max` files known of a snapshot with ordinals over `after`, in the order of those, without a look at the disk.
+// Returns their number or -errno.
+int store_files(struct store *store, struct snapshot *snapshot, uint32_t after, struct entry *ret_entries, int max);
+
+// The path of an entry in its snapshot; the caller frees it.
+int store_path(struct store *store, struct snapshot *snapshot, uint32_t ordinal, char **ret_path);
+
+// Opens the bytes of a file that is whole. 0; -ENETUNREACH when it is not on disk; -EPERM, -EIO as
+// layout_file_open(); -ESTALE; -errno. What failed is said in one line of the log.
+int store_file_open(struct store *store, struct snapshot *snapshot, uint32_t ordinal, int *ret_fd, int64_t *ret_size);
+
+// Whether an entry's bytes are all on disk, as store_entry() gave it.
+bool store_file_whole(struct store *store, struct snapshot *snapshot, const struct entry *entry);
+
+#endif
