@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct uri;
+
 struct session_options {
     const char *cache_path; // the hub cache's directory; it need not exist
     const char *mountpoint;
@@ -22,6 +24,14 @@ struct session_options {
     mode_t umask;               // files are 0666 & ~umask, directories 0777 & ~umask
     int64_t mtime;              // -1: the commit's time; else seconds since the epoch, for all
     const char *kernel_options; // further comma-separated options for the kernel, or NULL
+
+    bool offline;          // never ask the Hub
+    const char *endpoint;  // the Hub's; NULL: HF_ENDPOINT, else https://huggingface.co
+    int connections;       // to the Hub, at most; 0: the default
+    int timeout_ms;        // no byte for so long ends a request; 0: the default
+    int ref_ttl_ms;        // how long the Hub's answer on a ref is taken for its meaning; -1: the default
+    bool publish;          // true by default; false: whole blobs stay in the state dir
+    const struct uri *uri; // shows one repo, or a folder of it, at the root; NULL: the whole cache
 };
 
 // Mounts and serves until the mount is gone or SIGTERM or SIGINT comes. Calls `ready` exactly once: with error 0 when
