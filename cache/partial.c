@@ -55,6 +55,11 @@ struct partial {
     unsigned losses; // failed syncs
 };
 
+int partials_unnamed(struct partials *all, int64_t size, int *ret_fd)
+{
+    return datafile_unnamed(all->dir_fd, size, ret_fd);
+}
+
 // --- one partial
 
 // Takes over the row's map if it is about `id`. 1 if so, 0 if there is no such row, -ENOMEM, -EUCLEAN.

@@ -35,6 +35,9 @@ int partials_open(const char *state_dir, struct index *index, struct partials **
 // All partials must have been released.
 void partials_close(struct partials *partials);
 
+// A file of `size` bytes without a name, in the same place. 0 or -errno.
+int partials_unnamed(struct partials *partials, int64_t size, int *ret_fd);
+
 // The partial blob of an etag, made if there is none; there is one struct per etag in the process, counted. `etag` must
 // name the content: whose etags do not (a mirror's), the caller makes them unique. 0; -EINVAL when the etag is not well
 // formed, or is known with another size; -EUCLEAN of the index; -errno (-ENOSPC, -EROFS, -EACCES: go on without

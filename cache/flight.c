@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which ranges are fetched, and in which order: what somebody waits for first, then what is likely to be wanted, over
+// as many connections as are allowed. All of it on the http thread but for flight_schedule() and flight_resume().
+#include "cache/fetch_blob.h"
+#include "cache/log.h"
+#include "cache/util.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define PIECE_MIN ((int64_t) 1024 * 1024) // of what is fetched ahead: a round trip for less is not worth it
+#define PIECE_MAX ((int64_t) 16 * 1024 * 1024)
+#define FULL_AHEAD ((int64_t) 4 * 1024 * 1024) // when nothing can be kept, no more than this lies about in memory
+#define FOLLOW_MS 4000 // how long another process's partial may stand still before we fetch for ourselves
+
+enum urgency { DEMAND, AHEAD };
+
+static void flights_work(struct http_job *job);
+
+// --- the way to the http thread
+
+static void post_job(struct fetch *fetch)
+{
+    {
+        UTIL_LOCKED(&fetch->pending_lock);
+        if (fetch->job_waiting)
+            return;
+        fetch->job_waiting = true;
+    }
+    fetch->job.fn = flights_work;
+    http_post(fetch->http, &fetch->job);
+}
+
+void flight_schedule(struct blob *blob)
+{
+    struct fetch *fetch = blob->fetch;
+    if (fetch->stopping)
+        return;
+    blob_ref(blob);
+    bool added;
+    {
+        UTIL_LOCKED(&fetch->pending_lock);
+        added = !blob->pending;
+        if (added) {
+            blob->pending = true;
+            blob->next_pending = NULL;
+            *fetch->pending_end = blob;
+            fetch->pending_end = &blob->next_pending;
+        }
+    }
+    if (!added)
+        blob_unref(blob);
+    post_job(fetch);
+}
+
+void flight_resume(struct fetch *fetch)
+{
+    if (!fetch->stopping)
+        post_job(fetch);
+}
+
+// --- what is to be fetched
+
+// The first stretch of a range that is neither there nor under way. The blob's lock is held.
+static bool find_gap(struct blob *blob, int64_t from, int64_t to, int64_t *ret_from, int64_t *ret_to)
+{
+    while (from < to) {
+        int64_t a = from, b = to;
+        if (blob->fd >= 0)
+            return false;
+        // On disk? From block to block, so that what is asked for begins and ends at their edges.
+        if (blob->partial) {
+            if (!partial_missing(blob->partial, from, to - from, &a, &b))
+                return false;
+        } else {
+            a = from / BLOCKMAP_BLOCK * BLOCKMAP_BLOCK;
+            b = (to + BLOCKMAP_BLOCK - 1) / BLOCKMAP_BLOCK * BLOCKMAP_BLOCK;
+            b = b < blob->size ? b : blob->size;
+        }
+        // Under way, or in memory alone?
+        bool moved = true;
+        while (moved && a < b) {
+            moved = false;
+            for (const struct flight *f = blob->flights; f; f = f->next) {
+                if (a >= f->from && a < f->to) {
+                    a = f->to;
+                    moved = true;
+                }
+            }
+            for (const struct chunk *c = blob->chunks; c; c = c->next) {
+                if (c->unkept && a >= c->offset && a < c->offset + (int64_t) c->filled) {
+                    a = c->offset + (int64_t) c->filled;
+                    moved = true;
+                }
+            }
+        }
+        if (a < b && a < to) {
+            for (const struct flight *f = blob->flights; f; f = f->next)
+                if (f->from > a && f->from < b)
+                    b = f->from;
+            for (const struct chunk *c = blob->chunks; c; c = c->next)
+                if (c->unkept && c->offset > a && c->offset < b)
+                    b = c->offset;
+            *ret_from = a;
+            *ret_to = b;
+            return true;
+        }
+        from = a > from ? a : b;
+    }
+    return false;
+}
+
+// Whether it is for this process to fetch: another one may be at it.
+static bool may_fetch(struct blob *blob, int64_t now)
+{
+    if (!blob->partial || partial_is_owner(blob->partial))
+        return true;
+    return blob->progress_ms != 0 && now - blob->progress_ms > FOLLOW_MS;
+}
+
+// What somebody waits for: the one who has waited longest is last in the list.
+static bool find_demand(struct blob *blob, int64_t *ret_from, int64_t *ret_to)
+{
+    bool found = false;
+    for (const struct answer *a = blob->waiters; a; a = a->next) {
+        int64_t from = a->need_from, to = a->need_to, first = a->read->offset;
+        // The bytes of the read itself first; then what comes with it, as long as it is one request.
+        int64_t gap_from, gap_to;
+        if (!find_gap(blob, first, first + (int64_t) a->read->len, &gap_from, &gap_to))
+            continue;
+        found = true;
+        *ret_from = gap_from;
+        *ret_to = gap_to;
+        if (gap_to < to && find_gap(blob, gap_to, to, &from, &to) && from == gap_to)
+            *ret_to = to;
+    }
+    return found;
+}
+
+static bool find_ahead(struct blob *blob, int64_t *ret_from, int64_t *ret_to)
+{
+    struct fetch *fetch = blob->fetch;
+    if (util_now_ms() < blob->failed_until)
+        return false;
+    for (const struct fetch_reader *reader = blob->readers; reader; reader = reader->next) {
+        int64_t from = reader->ahead_from, to = reader->ahead_to;
+        if (keep_disk_full(fetch) && to - reader->plan.next > FULL_AHEAD)
+            to = reader->plan.next + FULL_AHEAD;
+        if (from >= to || !find_gap(blob, from, to, ret_from, ret_to))
+            continue;
+        // The more is left the larger the pieces, so that all connections end at about the same time.
+        int64_t piece = (to - *ret_from) * 2 / (3 * fetch->options.connections);
+        piece = piece < PIECE_MIN ? PIECE_MIN : piece > PIECE_MAX ? PIECE_MAX : piece;
+        piece = (piece + CHUNK - 1) / CHUNK * CHUNK;
+        if (*ret_to - *ret_from > piece + PIECE_MIN / 2)
+            *ret_to = (*ret_from + piece) / CHUNK * CHUNK;
+        return true;
+    }
+    return false;
+}
+
+static bool find_range(struct blob *blob, enum urgency urgency, int64_t *ret_from, int64_t *ret_to)
+{
+    UTIL_LOCKED(&blob->lock);
+    if (blob->broken < 0 || (blob->small && blob->verified) || !may_fetch(blob, util_now_ms()))
+        return false;
+    if (!(urgency == DEMAND ? find_demand(blob, ret_from, ret_to) : find_ahead(blob, ret_from, ret_to)))
+        return false;
+    if (blob->small || blob->no_ranges) { // all or nothing
+        if (blob->flights)
+            return false;
+        *ret_from = 0;
+        *ret_to = blob->size;
+    }
+    return *ret_from < *ret_to;
+}
+
+// --- the end of a flight
+
+// The blob's lock is held. Frees it if nothing of it is under way any more.
+static void flight_settle(struct flight *flight)
+{
+    if (!flight->over || flight->landing > 0)
+        return;
+    struct flight **at = &flight->blob->flights;
+    while (*at != flight)
+        at = &(*at)->next;
+    *at = flight->next;
+    free(flight);
+}
+
+void flight_landed(struct chunk *chunk)
+{
+    struct flight *flight = util_take_ptr(chunk->flight);
+    if (!flight)
+        return;
+    flight->landing--;
+    flight_settle(flight);
+}
+
+// Hands on what is in the chunk that was being filled.
+static void chunk_done(struct flight *flight)
+{
+    struct chunk *chunk = util_take_ptr(flight->chunk);
+    if (chunk && !flight->blob->small)
+        keep_chunk(chunk);
+}
+
+static int errno_for_readers(const struct hub_error *error)
+{
+    switch (error->error) {
+    case -ENOENT:
+    case -EACCES:
+    case -ENETUNREACH:
+    case -ECANCELED:
+    case -ENOMEM:
+        return error->error;
+    default:
+        return -EIO;
+    }
+}
+
+static void flight_failed(struct flight *flight, const struct hub_error *error)
+{
+    struct blob *blob = flight->blob;
+    struct fetch *fetch = blob->fetch;
+    if (error->reason == HUB_NO_RANGES) {
+        UTIL_LOCKED(&blob->lock);
+        if (!blob->no_ranges) {
+            blob->no_ranges = true;
+            return;
+        }
+    }
+    if (error->error != -ECANCELED) {
+        fetch->errors++;
+        fetch_note(fetch, error->text);
+        log_warning("%s", error->text);
+    }
+    int64_t from, to;
+    {
+        UTIL_LOCKED(&blob->lock);
+        blob->failed_until = util_now_ms() + FLIGHT_FAILED_MS;
+        from = blob->small ? 0 : flight->at;
+        to = blob->small ? blob->size : flight->to;
+    }
+    blob_fail(blob, from, to, errno_for_readers(error));
+    if (error->error != -ECANCELED)
+        blob_drop_ahead(blob);
+}
+
+// Nothing more comes: `error` NULL for a flight that was given up.
+static void flight_end(struct flight *flight, const struct hub_error *error)
+{
+    struct blob *blob = flight->blob;
+    struct fetch *fetch = blob->fetch;
+    fetch->flying--;
+    struct flight **at = &fetch->paused;
+    while (*at && *at != flight)
+        at = &(*at)->next_paused;
+    if (*at)
+        *at = flight->next_paused;
+    hub_release(flight->call);
+    flight->call = NULL;
+    chunk_done(flight);
+    if (error && error->error < 0)
+        flight_failed(flight, error);
+    bool small;
+    {
+        UTIL_LOCKED(&blob->lock);
+        small = blob->small && flight->at == blob->size;
+        if (blob->small && !small && !blob->verified)
+            blob_drop_chunks(blob);
+        flight->over = true;
+        if (!small)
+            flight_settle(flight);
+    }
+    if (small)
+        keep_small(blob); // it ends the flight when it has looked at the bytes
+    else
+        flight_schedule(blob);
+    blob_unref(blob);
+}
+
+// --- bytes
+
+// Chunks for `len` bytes more, behind the one that is being filled; NULL in the list's end. False: there are none.
+static bool chunks_reserve(struct flight *flight, size_t len, bool urgent, struct chunk **ret_list)
+{
+    struct chunk *list = NULL;
+    int64_t at = flight->at, end = at + (int64_t) len;
+    if (flight->chunk)
+        at = (flight->chunk->offset / CHUNK + 1) * CHUNK;
+    for (; at < end; at = (at / CHUNK + 1) * CHUNK) {
+        struct chunk *chunk = chunk_get(flight->blob->fetch, urgent);
+        if (!chunk) {
+            while (list) {
+                chunk = list;
+                list = list->next;
+                chunk->blob = flight->blob;
+                chunk_unref(chunk);
+            }
+            return false;
+        }
+        chunk->next = list;
+        list = chunk;
+    }
+    *ret_list = list;
+    return true;
+}
+
+// A chunk that begins where the flight is; the blob's lock is held.
+static void chunk_begin(struct flight *flight, struct chunk *chunk)
+{
+    struct blob *blob = flight->blob;
+    chunk->blob = blob;
+    chunk->offset = flight->at;
+    if (!blob->small) {
+        chunk->flight = flight;
+        flight->landing++;
+    }
+    chunk->next = blob->chunks;
+    blob->chunks = chunk;
+    flight->chunk = chunk;
+}
+
+static int flight_data(void *userdata, int64_t offset, const void *bytes, size_t len)
+{
+    struct flight *flight = userdata;
+    struct blob *blob = flight->blob;
+    struct fetch *fetch = blob->fetch;
+    assert(offset == flight->at);
+    struct chunk *reserve = NULL;
+    bool urgent;
+    {
+        UTIL_LOCKED(&blob->lock);
+        urgent = blob->waiters;
+    }
+    if (!chunks_reserve(flight, len, urgent, &reserve)) {
+        flight->paused = true;
+        flight->next_paused = fetch->paused;
+        fetch->paused = flight;
+        return HTTP_PAUSE;
+    }
+    fetch->network_bytes += (long long) len;
+    const char *from = bytes;
+    while (len > 0) {
+        bool full;
+        {
+            UTIL_LOCKED(&blob->lock);
+            if (!flight->chunk) {
+                struct chunk *chunk = reserve;
+                reserve = chunk->next;
+                chunk_begin(flight, chunk);
+            }
+            struct chunk *chunk = flight->chunk;
+            int64_t end = (chunk->offset / CHUNK + 1) * CHUNK;
+            size_t room = (size_t) (end - flight->at);
+            size_t n = len < room ? len : room;
+            memcpy(chunk->data + chunk->filled, from, n);
+            chunk->filled += n;
+            flight->at += (int64_t) n;
+            blob->come += (int64_t) n;
+            from += n;
+            len -= n;
+            full = flight->at == end || flight->at == flight->to;
+        }
+        if (full && !blob->small)
+            chunk_done(flight);
+        else if (full)
+            flight->chunk = NULL;
+    }
+    assert(!reserve);
+    if (urgent && !blob->small)
+        blob_answer(blob, offset, flight->at);
+    return 0;
+}
+
+static void flight_done(void *userdata, const struct hub_error *error)
+{
+    flight_end(userdata, error);
+}
+
+// --- starting
+
+static bool flight_start(struct blob *blob, enum urgency urgency)
+{
+    int64_t from, to;
+    if (!find_range(blob, urgency, &from, &to))
+        return false;
+    struct flight *flight = calloc(1, sizeof *flight);
+    if (!flight)
+        return false;
+    flight->blob = blob;
+    flight->from = flight->at = from;
+    flight->to = to;
+    _cleanup_free_ char *path = NULL;
+    struct repo repo;
+    char commit[NAMES_COMMIT_SIZE];
+    {
+        UTIL_LOCKED(&blob->lock);
+        path = strdup(blob->links->path);
+        repo = blob->links->repo;
+        memcpy(commit, blob->links->commit, sizeof commit);
+        if (path) {
+            flight->next = blob->flights;
+            blob->flights = flight;
+        }
+    }
+    static const struct hub_get_handlers handlers = { .on_data = flight_data, .on_done = flight_done };
+    struct hub_range range = {
+        .repo = &repo,
+        .commit = commit,
+        .path = path,
+        .first = from,
+        .last = to - 1,
+        .size = blob->size,
+        .etag = blob->etag,
+    };
+    blob_ref(blob);
+    blob->fetch->flying++;
+    int error = path ? hub_get(blob->fetch->hub, &range, &handlers, flight, &flight->call) : -ENOMEM;
+    if (error < 0) {
+        struct hub_error failure = { .error = error, .reason = HUB_STOPPED };
+        if (!path) {
+            free(flight);
+            blob->fetch->flying--;
+            blob_unref(blob);
+            return false;
+        }
+        flight_end(flight, &failure);
+    }
+    return error == 0;
+}
+
+// Nobody reads it any more: what is under way is given up.
+static void give_up(struct blob *blob)
+{
+    struct fetch *fetch = blob->fetch;
+    for (;;) {
+        struct flight *flight;
+        {
+            UTIL_LOCKED(&blob->lock);
+            if (!fetch->cancel_all && (blob->readers || blob->waiters))
+                return;
+            flight = blob->flights;
+            while (flight && flight->over)
+                flight = flight->next;
+        }
+        if (!flight)
+            return;
+        hub_cancel(flight->call);
+        flight_end(flight, NULL);
+    }
+}
+
+static void queue_add(struct fetch *fetch, struct blob *blob)
+{
+    if (blob->queued) {
+        blob_unref(blob);
+        return;
+    }
+    blob->queued = true;
+    blob->next_queued = NULL;
+    *fetch->queue_end = blob;
+    fetch->queue_end = &blob->next_queued;
+}
+
+// Starts what there are connections for. One range of each blob after the other, so that none waits for another.
+static void start_some(struct fetch *fetch, enum urgency urgency)
+{
+    bool any = true;
+    while (any) {
+        any = false;
+        for (struct blob *blob = fetch->queue; blob; blob = blob->next_queued) {
+            if (fetch->flying >= fetch->options.connections)
+                return;
+            any |= flight_start(blob, urgency);
+        }
+    }
+}
+
+// Takes out of the queue what needs nothing now; when there are no connections left, nobody knows.
+static void queue_settle(struct fetch *fetch)
+{
+    if (fetch->flying >= fetch->options.connections)
+        return;
+    struct blob *blob = fetch->queue;
+    fetch->queue = NULL;
+    fetch->queue_end = &fetch->queue;
+    while (blob) {
+        struct blob *next = blob->next_queued;
+        blob->queued = false;
+        blob_unref(blob);
+        blob = next;
+    }
+}
+
+static struct blob *pending_take(struct fetch *fetch)
+{
+    UTIL_LOCKED(&fetch->pending_lock);
+    struct blob *blob = fetch->pending;
+    if (!blob)
+        return NULL;
+    fetch->pending = blob->next_pending;
+    if (!fetch->pending)
+        fetch->pending_end = &fetch->pending;
+    blob->pending = false;
+    return blob;
+}
+
+static void flights_work(struct http_job *job)
+{
+    struct fetch *fetch = (struct fetch *) (void *) ((char *) job - offsetof(struct fetch, job));
+    {
+        UTIL_LOCKED(&fetch->pending_lock);
+        fetch->job_waiting = false;
+    }
+    for (struct blob *blob; (blob = pending_take(fetch));) {
+        give_up(blob);
+        queue_add(fetch, blob);
+    }
+    struct flight *paused = util_take_ptr(fetch->paused);
+    while (paused) {
+        struct flight *next = paused->next_paused;
+        paused->paused = false;
+        hub_resume(paused->call);
+        paused = next;
+    }
+    if (!fetch->stopping) {
+        start_some(fetch, DEMAND);
+        start_some(fetch, AHEAD);
+    }
+    queue_settle(fetch);
+}
+
+// --- the end
+
+static void cancel_all(void *userdata)
+{
+    struct fetch *fetch = userdata;
+    flights_work(&fetch->job);
+    fetch->cancel_all = true;
+    size_t count = 0;
+    struct blob **blobs = fetch_blobs(fetch, &count);
+    for (size_t i = 0; i < count; i++) {
+        give_up(blobs[i]);
+        blob_unref(blobs[i]);
+    }
+    free(blobs);
+    while (fetch->queue) {
+        struct blob *blob = fetch->queue;
+        fetch->queue = blob->next_queued;
+        blob_unref(blob);
+    }
+    fetch->queue_end = &fetch->queue;
+}
+
+void flight_stop(struct fetch *fetch)
+{
+    http_run(fetch->http, cancel_all, fetch);
+}
