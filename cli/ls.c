@@ -4,6 +4,7 @@
 #include "cache/store.h"
 #include "cache/survey.h"
 #include "cache/util.h"
+#include "cli/address.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/control.h"
@@ -223,6 +224,10 @@ static char *cache_of_mount(const struct mount *mount)
 
 static int find_cache(const char *path, char **ret_cache)
 {
+    if (path && address_is_hub(path, NULL)) {
+        log_error("%s: a mount or a cache directory can be listed, not the Hub: mount it, then ls MOUNTPOINT", path);
+        return EXIT_USAGE;
+    }
     struct mount *mount = NULL;
     _cleanup_free_ char *real = NULL;
     if (path && mounts_resolve(path, &real) == 0 && mounts_find(real, &mount) == 0) {
@@ -246,7 +251,7 @@ int ls_main(int argc, char **argv)
     _cleanup_free_ char *cache = NULL;
     r = find_cache(path, &cache);
     if (r == 0)
-        r = source_check(cache);
+        r = source_check(cache, true);
     if (r == 0)
         r = list_cache(cache, json);
     return r;
