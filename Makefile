@@ -34,7 +34,7 @@ OBJ        := $(SOURCES:%.c=$(BUILD)/%.o)
 UNIT_BIN   := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 FUZZ_BIN   := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # Each may use those to its right.
-UNIT_LIBS  := $(BUILD)/libfs.a $(BUILD)/libcache.a
+UNIT_LIBS  := $(BUILD)/libcli.a $(BUILD)/libfs.a $(BUILD)/libcache.a
 
 .DEFAULT_GOAL := all
 .PHONY: all help mount unmount venv unit unit-programs integration check bench format lint sanitize fuzz install uninstall clean FORCE
@@ -56,6 +56,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS" | cmp -s - $@ || printf '%s\n' "$$FLAGS" >$@
 
+$(BUILD)/libcli.a: $(filter-out $(BUILD)/cli/main.o,$(filter $(BUILD)/cli/%,$(OBJ)))
 $(BUILD)/libcache.a: $(filter $(BUILD)/cache/%,$(OBJ))
 $(BUILD)/libfs.a: $(filter $(BUILD)/fs/%,$(OBJ))
 $(UNIT_LIBS):

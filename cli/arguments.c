@@ -6,17 +6,24 @@
 
 #include <ctype.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 int arguments_bad_option(int c, char **argv, const char *command)
 {
+    const char *argument = argv[optind - 1];
     const char *problem = c == ':' ? "needs a value" : "no such option";
-    // getopt leaves the letter of a short option, which may be one of several in an argument, and no name of a long
-    // one.
-    if (optopt && isgraph(optopt) && argv[optind - 1][0] == '-' && argv[optind - 1][1] != '-')
+    // getopt leaves the letter of a short option, which may be one of several in an argument; of a long one its number,
+    // and nothing if it has none.
+    if (optopt > 0 && optopt <= UCHAR_MAX && isgraph(optopt) && argument[0] == '-' && argument[1] != '-') {
         log_error("-%c: %s: modelmount %s --help lists the options", optopt, problem, command);
-    else
-        log_error("%s: %s: modelmount %s --help lists the options", argv[optind - 1], problem, command);
+        return EXIT_USAGE;
+    }
+    if (c == '?' && optopt != 0)
+        problem = "takes no value";
+    int len = (int) strcspn(argument, "="); // the value may be a secret
+    log_error("%.*s: %s: modelmount %s --help lists the options", len, argument, problem, command);
     return EXIT_USAGE;
 }
 

@@ -4,6 +4,7 @@
 #include "cache/store.h"
 #include "cache/survey.h"
 #include "cache/util.h"
+#include "cli/address.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/control.h"
@@ -13,13 +14,14 @@
 #include "cli/term.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 static const char help[] = "Usage: modelmount ls [--json] [MOUNTPOINT|SOURCE]\n"
                            "\n"
                            "Lists the repos of a mount or of a cache directory (default: the hub cache): type, id,\n"
-                           "number of files, how many of them are absent, bytes on disk, revisions. A file that\n"
-                           "several snapshots share counts in each of them.\n"
+                           "number of files, how many of them are partial or absent, bytes on disk, revisions.\n"
+                           "A file that several snapshots share counts in each of them.\n"
                            "\n"
                            "  --json      print a JSON array, with commits\n"
                            "  -h, --help  print this\n";
@@ -30,6 +32,10 @@ struct row {
     cJSON *refs;    // object: name to commit
     cJSON *commits; // array: those that no ref points at
     struct survey survey;
+    int64_t partial_files;
+    int64_t partial_bytes;
+    int64_t present_bytes; // of these, those on disk
+    const cJSON *detail;   // what a mount says of the repo; NULL: nothing
 };
 
 struct rows {
@@ -86,12 +92,105 @@ static int compare_rows(const void *a, const void *b)
     return strcmp(one->repo.id, other->repo.id);
 }
 
-static int collect(struct store *store, struct rows *rows)
+// "datasets/org/name", as a mount names repos. False when it is none.
+static bool repo_from_text(const char *text, struct repo *ret_repo)
 {
-    const struct layout *layout = store_layout(store);
-    int r = layout_repos(layout, add_repo, rows);
+    char id[NAMES_ID_SIZE];
+    for (int i = 0; text && i < NAMES_REPO_TYPES; i++) {
+        size_t len = strlen(names_type_plural((enum repo_type) i));
+        if (strncmp(text, names_type_plural((enum repo_type) i), len) != 0 || text[len] != '/' ||
+            strlen(text + len + 1) >= sizeof id)
+            continue;
+        stpcpy(id, text + len + 1);
+        char *slash = strchr(id, '/');
+        if (slash)
+            *slash = '\0';
+        return names_repo_make((enum repo_type) i, slash ? id : NULL, slash ? slash + 1 : id, ret_repo);
+    }
+    return false;
+}
+
+static bool same_repo(const struct repo *a, const struct repo *b)
+{
+    return a->type == b->type && strcmp(a->id, b->id) == 0;
+}
+
+static int64_t count_of(const cJSON *detail, const char *what, const char *unit)
+{
+    const cJSON *amount = cJSON_GetObjectItemCaseSensitive(detail, what);
+    const cJSON *count = cJSON_GetObjectItemCaseSensitive(amount, unit);
+    // Above 2^53 a number in JSON is no count.
+    return cJSON_IsNumber(count) && fabs(count->valuedouble) < 0x1p53 ? (int64_t) count->valuedouble : 0;
+}
+
+// What a mount says of a repo, which it knows better than the disk alone tells.
+static void take_detail(struct row *row)
+{
+    const cJSON *detail = row->detail;
+    struct survey *survey = &row->survey;
+    survey->whole_files = count_of(detail, "whole", "files");
+    survey->whole_bytes = count_of(detail, "whole", "bytes");
+    survey->absent_files = count_of(detail, "absent", "files");
+    survey->absent_bytes = count_of(detail, "absent", "bytes");
+    row->partial_files = count_of(detail, "partial", "files");
+    row->partial_bytes = count_of(detail, "partial", "bytes");
+    row->present_bytes = count_of(detail, "partial", "present_bytes");
+    survey->files = survey->whole_files + row->partial_files + survey->absent_files;
+    survey->bytes = survey->whole_bytes + row->partial_bytes + survey->absent_bytes;
+}
+
+// Finds the repos that the mount knows, and adds those that the cache's directory does not show yet.
+static int add_details(struct rows *rows, const cJSON *details)
+{
+    const cJSON *detail;
+    cJSON_ArrayForEach (detail, details) {
+        struct repo repo;
+        if (!repo_from_text(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(detail, "repo")), &repo))
+            continue;
+        size_t at = 0;
+        while (at < rows->count && !same_repo(&rows->list[at].repo, &repo))
+            at++;
+        int r = at < rows->count ? 0 : add_repo(rows, &repo);
+        if (r < 0)
+            return r;
+        rows->list[at].detail = detail;
+    }
+    return 0;
+}
+
+// A mount of one repo shows no other.
+static void keep_only(struct rows *rows, const struct repo *repo)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < rows->count; i++) {
+        if (same_repo(&rows->list[i].repo, repo)) {
+            rows->list[kept++] = rows->list[i];
+            continue;
+        }
+        cJSON_Delete(rows->list[i].refs);
+        cJSON_Delete(rows->list[i].commits);
+    }
+    rows->count = kept;
+}
+
+// `status` is the mount's, NULL without one.
+static int collect_repos(struct store *store, const cJSON *status, struct rows *rows)
+{
+    int r = layout_repos(store_layout(store), add_repo, rows);
+    if (r == 0)
+        r = add_details(rows, cJSON_GetObjectItemCaseSensitive(status, "repos_detail"));
+    struct repo only;
+    if (repo_from_text(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(status, "repo")), &only))
+        keep_only(rows, &only);
     if (rows->count > 0)
         qsort(rows->list, rows->count, sizeof *rows->list, compare_rows);
+    return r;
+}
+
+static int collect(struct store *store, const cJSON *status, struct rows *rows)
+{
+    const struct layout *layout = store_layout(store);
+    int r = collect_repos(store, status, rows);
     for (size_t i = 0; i < rows->count && r == 0; i++) {
         struct row *row = &rows->list[i];
         r = layout_refs(layout, &row->repo, add_ref, row);
@@ -99,6 +198,8 @@ static int collect(struct store *store, struct rows *rows)
             r = layout_commits(layout, &row->repo, add_commit, row);
         if (r == 0)
             r = survey_repo(store, &row->repo, &row->survey);
+        if (r == 0 && row->detail)
+            take_detail(row);
         if (r < 0)
             log_error("%s: %s", row->repo.id, strerror(-r));
     }
@@ -133,18 +234,19 @@ static void print_table(const struct rows *rows)
         int len = (int) strlen(rows->list[i].repo.id);
         id_width = len > id_width ? len : id_width;
     }
-    char title[NAMES_ID_SIZE + 64];
-    snprintf(title, sizeof title, "%-7s  %-*s  %8s  %8s  %9s  %s", "TYPE", id_width, "ID", "FILES", "ABSENT", "ON DISK",
-             "REVISIONS");
+    char title[NAMES_ID_SIZE + 80];
+    snprintf(title, sizeof title, "%-7s  %-*s  %8s  %8s  %8s  %9s  %s", "TYPE", id_width, "ID", "FILES", "PARTIAL",
+             "ABSENT", "ON DISK", "REVISIONS");
     term_print_title(title);
     putchar('\n');
     for (size_t i = 0; i < rows->count; i++) {
         const struct row *row = &rows->list[i];
         char bytes[TERM_SIZE];
-        term_bytes((double) row->survey.whole_bytes, bytes);
+        term_bytes((double) (row->survey.whole_bytes + row->present_bytes), bytes);
         _cleanup_free_ char *revisions = revisions_text(row);
-        printf("%-7s  %-*s  %8lld  %8lld  %9s  ", names_type(row->repo.type), id_width, row->repo.id,
-               (long long) row->survey.files, (long long) row->survey.absent_files, bytes);
+        printf("%-7s  %-*s  %8lld  %8lld  %8lld  %9s  ", names_type(row->repo.type), id_width, row->repo.id,
+               (long long) row->survey.files, (long long) row->partial_files, (long long) row->survey.absent_files,
+               bytes);
         term_print(revisions ? revisions : "?");
         putchar('\n');
     }
@@ -171,6 +273,11 @@ static int print_json(struct rows *rows)
         cJSON_AddNumberToObject(object, "files", (double) row->survey.files);
         cJSON_AddNumberToObject(object, "bytes", (double) row->survey.bytes);
         add_amount(object, "whole", row->survey.whole_files, row->survey.whole_bytes);
+        if (row->detail) {
+            add_amount(object, "partial", row->partial_files, row->partial_bytes);
+            cJSON_AddNumberToObject(cJSON_GetObjectItemCaseSensitive(object, "partial"), "present_bytes",
+                                    (double) row->present_bytes);
+        }
         add_amount(object, "absent", row->survey.absent_files, row->survey.absent_bytes);
         cJSON_AddItemToArray(array, object);
     }
@@ -185,7 +292,8 @@ static int print_json(struct rows *rows)
     return EXIT_SUCCESS;
 }
 
-static int list_cache(const char *cache, bool json)
+// `status` is that of the mount, NULL without one.
+static int list_cache(const char *cache, const cJSON *status, bool json)
 {
     struct store *store;
     int r = store_open(&(struct store_options){ .cache_path = cache }, &store);
@@ -194,7 +302,7 @@ static int list_cache(const char *cache, bool json)
         return EXIT_FAILURE;
     }
     struct rows rows = { 0 };
-    int code = collect(store, &rows) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    int code = collect(store, status, &rows) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
     if (code == EXIT_SUCCESS && json)
         code = print_json(&rows);
     else if (code == EXIT_SUCCESS && rows.count > 0)
@@ -204,34 +312,36 @@ static int list_cache(const char *cache, bool json)
     return code;
 }
 
-// The cache that the mount says it shows; the caller frees it. NULL with the message written.
-static char *cache_of_mount(const struct mount *mount)
+// What the mount says of itself, and the cache that it says it shows. EXIT_FAILURE with the message written.
+static int ask_mount(const struct mount *mount, cJSON **ret_status, char **ret_cache)
 {
-    cJSON *status;
-    int r = control_status(mount, &status);
+    int r = control_status(mount, ret_status);
     if (r < 0) {
-        status_say_failure(mount, r);
-        return NULL;
+        *ret_status = NULL;
+        return status_say_failure(mount, r);
     }
-    const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(status, "cache"));
-    char *cache = path ? strdup(path) : NULL;
-    if (!cache)
-        log_error("%s: the mount does not say what it shows", mount->mountpoint);
-    cJSON_Delete(status);
-    return cache;
+    const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(*ret_status, "cache"));
+    *ret_cache = path ? strdup(path) : NULL;
+    if (*ret_cache)
+        return EXIT_SUCCESS;
+    log_error("%s: the mount does not say what it shows", mount->mountpoint);
+    return EXIT_FAILURE;
 }
 
-static int find_cache(const char *path, char **ret_cache)
+static int find_cache(const char *path, cJSON **ret_status, char **ret_cache)
 {
+    if (path && address_is_hub(path, NULL)) {
+        log_error("%s: a mount or a cache directory can be listed, not the Hub: mount it, then ls MOUNTPOINT", path);
+        return EXIT_USAGE;
+    }
     struct mount *mount = NULL;
     _cleanup_free_ char *real = NULL;
     if (path && mounts_resolve(path, &real) == 0 && mounts_find(real, &mount) == 0) {
         bool ours = mounts_is_ours(mount);
-        if (ours)
-            *ret_cache = cache_of_mount(mount);
+        int r = ours ? ask_mount(mount, ret_status, ret_cache) : EXIT_SUCCESS;
         mounts_free(mount, 1);
         if (ours)
-            return *ret_cache ? EXIT_SUCCESS : EXIT_FAILURE;
+            return r;
     }
     return source_find(path, NULL, ret_cache);
 }
@@ -244,10 +354,12 @@ int ls_main(int argc, char **argv)
     if (r != 0)
         return r == 1 ? EXIT_SUCCESS : r;
     _cleanup_free_ char *cache = NULL;
-    r = find_cache(path, &cache);
+    cJSON *status = NULL;
+    r = find_cache(path, &status, &cache);
     if (r == 0)
-        r = source_check(cache);
+        r = source_check(cache, !status);
     if (r == 0)
-        r = list_cache(cache, json);
+        r = list_cache(cache, status, json);
+    cJSON_Delete(status);
     return r;
 }

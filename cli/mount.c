@@ -174,7 +174,7 @@ static int mount_with(struct options *options)
     if (r == 0)
         r = mountpoint_check(mountpoint, options->session.nonempty);
     if (r == 0)
-        r = source_check(cache);
+        r = source_check(cache, !options->uri);
     if (r != 0)
         return r;
     settle_owner(options);

@@ -3,271 +3,69 @@
 
 #include "cache/log.h"
 #include "cache/util.h"
+#include "cli/address.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/source.h"
+#include "cli/option_values.h"
+#include "cli/option_words.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stddef.h>
 #include <string.h>
-
-#define MTIME_MAX 253402300799 // the last second of the year 9999
-
-static bool parse_number(const char *text, int base, int64_t max, int64_t *ret_number)
-{
-    if (!isdigit((unsigned char) *text))
-        return false;
-    char *end;
-    errno = 0;
-    long long number = strtoll(text, &end, base);
-    if (errno != 0 || *end || number > max)
-        return false;
-    *ret_number = number;
-    return true;
-}
-
-static bool set_uid(struct options *options, const char *value)
-{
-    int64_t number;
-    const struct passwd *user = getpwnam(value);
-    if (user)
-        options->session.uid = user->pw_uid;
-    else if (parse_number(value, 10, UINT32_MAX - 1, &number))
-        options->session.uid = (uid_t) number;
-    else
-        return false;
-    options->uid_given = true;
-    return true;
-}
-
-static bool set_gid(struct options *options, const char *value)
-{
-    int64_t number;
-    const struct group *group = getgrnam(value);
-    if (group)
-        options->session.gid = group->gr_gid;
-    else if (parse_number(value, 10, UINT32_MAX - 1, &number))
-        options->session.gid = (gid_t) number;
-    else
-        return false;
-    options->gid_given = true;
-    return true;
-}
-
-static bool set_umask(struct options *options, const char *value)
-{
-    int64_t number;
-    if (!parse_number(value, 8, 0777, &number))
-        return false;
-    options->session.umask = (mode_t) number;
-    return true;
-}
-
-static bool set_mtime(struct options *options, const char *value)
-{
-    return parse_number(value, 10, MTIME_MAX, &options->session.mtime);
-}
-
-static bool set_state_dir(struct options *options, const char *value)
-{
-    free(options->state_dir);
-    options->state_dir = source_absolute(value);
-    options->session.state_dir = options->state_dir;
-    return *value && options->state_dir;
-}
-
-enum word_kind {
-    WORD_ON,     // sets the bool at `offset` in session_options
-    WORD_OFF,    // clears it
-    WORD_VALUE,  // "word=value", for `set`
-    WORD_KERNEL, // handed on
-    WORD_IGNORED // means nothing for a mount that is read-only, or is for mount(8) and systemd
-};
-
-#define ON(member) WORD_ON, offsetof(struct session_options, member), NULL, NULL
-#define OFF(member) WORD_OFF, offsetof(struct session_options, member), NULL, NULL
-
-static const struct word {
-    const char *name;
-    enum word_kind kind;
-    size_t offset;
-    bool (*set)(struct options *options, const char *value); // false: `value` is wrong
-    const char *wanted;                                      // what a right one is
-} words[] = {
-    { "allow_other", ON(allow_other) },
-    { "gid", WORD_VALUE, 0, set_gid, "a group's name or number" },
-    { "mtime", WORD_VALUE, 0, set_mtime, "seconds since the epoch" },
-    { "noindex", ON(index_in_memory) },
-    { "nonempty", ON(nonempty) },
-    { "nopassthrough", OFF(passthrough) },
-    { "state_dir", WORD_VALUE, 0, set_state_dir, "a directory" },
-    { "uid", WORD_VALUE, 0, set_uid, "a user's name or number" },
-    { "umask", WORD_VALUE, 0, set_umask, "an octal number up to 777" },
-    { "xattr", ON(xattr) },
-
-    { "default_permissions", .kind = WORD_KERNEL },
-    { "dev", .kind = WORD_KERNEL },
-    { "exec", .kind = WORD_KERNEL },
-    { "nodev", .kind = WORD_KERNEL },
-    { "noexec", .kind = WORD_KERNEL },
-    { "nosuid", .kind = WORD_KERNEL },
-    { "suid", .kind = WORD_KERNEL },
-
-    { "_netdev", .kind = WORD_IGNORED },
-    { "async", .kind = WORD_IGNORED },
-    { "atime", .kind = WORD_IGNORED },
-    { "auto", .kind = WORD_IGNORED },
-    { "comment", .kind = WORD_IGNORED },
-    { "defaults", .kind = WORD_IGNORED },
-    { "diratime", .kind = WORD_IGNORED },
-    { "group", .kind = WORD_IGNORED },
-    { "lazytime", .kind = WORD_IGNORED },
-    { "noatime", .kind = WORD_IGNORED },
-    { "noauto", .kind = WORD_IGNORED },
-    { "nodiratime", .kind = WORD_IGNORED },
-    { "nofail", .kind = WORD_IGNORED },
-    { "nogroup", .kind = WORD_IGNORED },
-    { "noowner", .kind = WORD_IGNORED },
-    { "norelatime", .kind = WORD_IGNORED },
-    { "nouser", .kind = WORD_IGNORED },
-    { "nousers", .kind = WORD_IGNORED },
-    { "owner", .kind = WORD_IGNORED },
-    { "relatime", .kind = WORD_IGNORED },
-    { "ro", .kind = WORD_IGNORED },
-    { "rw", .kind = WORD_IGNORED },
-    { "strictatime", .kind = WORD_IGNORED },
-    { "sync", .kind = WORD_IGNORED },
-    { "user", .kind = WORD_IGNORED },
-    { "users", .kind = WORD_IGNORED },
-};
-
-#define NAME_MAX_LEN 31 // of a name that is compared with those above
-
-// How many letters must be added, dropped or changed to make one of the other (Levenshtein).
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[NAME_MAX_LEN + 1];
-    size_t len = strlen(b);
-    for (size_t j = 0; j <= len; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= len; j++) {
-            size_t change = diagonal + (a[i - 1] != b[j - 1]);
-            size_t step = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = change < step ? change : step;
-        }
-    }
-    return row[len];
-}
-
-// The known name that was probably meant, NULL if none is near.
-static const char *nearest(const char *name)
-{
-    size_t len = strlen(name);
-    if (len > NAME_MAX_LEN)
-        return NULL;
-    const char *best = NULL;
-    size_t best_distance = len / 2 < 3 ? 3 : len / 2;
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        size_t d = distance(name, words[i].name);
-        if (d < best_distance) {
-            best_distance = d;
-            best = words[i].name;
-        }
-    }
-    return best;
-}
-
-static int unknown_word(const char *name)
-{
-    const char *near = nearest(name);
-    if (near)
-        log_error("-o %s: no such option: did you mean %s?", name, near);
-    else
-        log_error("-o %s: no such option: modelmount mount --help lists them", name);
-    return EXIT_USAGE;
-}
-
-static int add_kernel_option(struct options *options, const char *name)
-{
-    const char *before = options->kernel_options;
-    char *joined;
-    if (asprintf(&joined, "%s%s%s", before ? before : "", before ? "," : "", name) < 0) {
-        log_error("-o %s: %s", name, strerror(ENOMEM));
-        return EXIT_USAGE;
-    }
-    free(options->kernel_options);
-    options->kernel_options = joined;
-    options->session.kernel_options = joined;
-    return 0;
-}
-
-// One word of -o, cut at its '=' (`value` NULL if there is none).
-static int apply_word(struct options *options, const char *name, const char *value)
-{
-    if (strncmp(name, "x-", 2) == 0 || strncmp(name, "X-", 2) == 0)
-        return 0;
-    const struct word *word = NULL;
-    for (size_t i = 0; i < sizeof words / sizeof *words && !word; i++)
-        if (strcmp(words[i].name, name) == 0)
-            word = &words[i];
-    if (!word)
-        return unknown_word(name);
-    if (word->kind == WORD_IGNORED)
-        return 0;
-    if (word->kind == WORD_VALUE) {
-        if (value && word->set(options, value))
-            return 0;
-        log_error("-o %s=%s: not %s", name, value ? value : "", word->wanted);
-        return EXIT_USAGE;
-    }
-    if (value) {
-        log_error("-o %s=%s: this option takes no value", name, value);
-        return EXIT_USAGE;
-    }
-    if (word->kind == WORD_KERNEL)
-        return add_kernel_option(options, name);
-    *(bool *) (void *) ((char *) &options->session + word->offset) = word->kind == WORD_ON;
-    return 0;
-}
-
-// "a,b=c": as in libfuse, a backslash takes the next character as it is.
-static int apply_words(struct options *options, const char *text)
-{
-    _cleanup_free_ char *word = malloc(strlen(text) + 1);
-    if (!word) {
-        log_error("-o %s: %s", text, strerror(ENOMEM));
-        return EXIT_USAGE;
-    }
-    while (*text) {
-        size_t len = 0;
-        for (; *text && *text != ','; text++) {
-            if (*text == '\\' && text[1])
-                text++;
-            word[len++] = *text;
-        }
-        word[len] = '\0';
-        text += *text == ',';
-        char *value = word;
-        const char *name = strsep(&value, "=");
-        int r = *name ? apply_word(options, name, value) : 0;
-        if (r != 0)
-            return r;
-    }
-    return 0;
-}
 
 // The words that stand in fstab's first column when there is nothing to say, since it cannot be empty.
 static bool source_is_default(const char *source)
 {
     return strcmp(source, "default") == 0 || strcmp(source, "none") == 0 || strcmp(source, "modelmount") == 0;
+}
+
+static const char *endpoint_of(const struct options *options)
+{
+    const char *variable = getenv("HF_ENDPOINT");
+    return options->endpoint ? options->endpoint : variable && *variable ? variable : NULL;
+}
+
+// A source on the Hub.
+static int take_address(struct options *options, const char *source)
+{
+    char error[URI_ERROR_SIZE];
+    options->uri = malloc(sizeof *options->uri);
+    if (!options->uri) {
+        log_error("%s", strerror(ENOMEM));
+        return EXIT_FAILURE;
+    }
+    if (uri_parse(source, endpoint_of(options), options->uri, error) < 0) {
+        bool named = strncmp(error, source, strnlen(source, 100)) == 0; // uri_parse() has it only in some
+        log_error("%s%s%s", named ? "" : source, named ? "" : ": ", error);
+        return EXIT_USAGE;
+    }
+    options->fsname = address_text(options->uri);
+    options->session.uri = options->uri;
+    options->session.fsname = options->fsname;
+    if (options->fsname)
+        return 0;
+    log_error("%s: %s", source, strerror(ENOMEM));
+    return EXIT_FAILURE;
+}
+
+static int take_source(struct options *options, const char *source)
+{
+    if (source && address_is_hub(source, endpoint_of(options))) {
+        int r = take_address(options, source);
+        if (r != 0)
+            return r;
+        source = NULL;
+    }
+    if (source && strstr(source, "://")) {
+        log_error("%s: neither a directory nor on the Hub: name a cache directory, or a repo as hf://org/name", source);
+        return EXIT_USAGE;
+    }
+    if (source && options->cache_dir) {
+        log_error("%s: a cache is named twice: leave out this directory or --cache-dir %s", source, options->cache_dir);
+        return EXIT_USAGE;
+    }
+    options->source = source ? source : options->cache_dir;
+    return 0;
 }
 
 static int take_places(struct options *options, int count, char **places)
@@ -286,71 +84,115 @@ static int take_places(struct options *options, int count, char **places)
             return EXIT_USAGE;
         }
     options->session.mountpoint = places[count - 1];
-    if (count == 2 && !source_is_default(places[0]))
-        options->source = places[0];
-    if (options->source && strstr(options->source, "://")) {
-        log_error("%s: not a directory: only a cache directory can be mounted", options->source);
+    if (uri_is(options->session.mountpoint)) {
+        log_error("%s: not a directory: the mountpoint comes last: modelmount [SOURCE] MOUNTPOINT",
+                  options->session.mountpoint);
         return EXIT_USAGE;
     }
-    return 0;
+    return take_source(options, count == 2 && !source_is_default(places[0]) ? places[0] : NULL);
 }
 
 // https://reproducible-builds.org/specs/source-date-epoch/
 static int take_source_date_epoch(struct options *options)
 {
     const char *value = getenv("SOURCE_DATE_EPOCH");
-    if (!value || !*value || options->session.mtime >= 0 || set_mtime(options, value))
+    if (!value || !*value || options->session.mtime >= 0 || option_set_mtime(options, value))
         return 0;
     log_error("SOURCE_DATE_EPOCH=%s: not seconds since the epoch", value);
     return EXIT_USAGE;
 }
 
+// The library asks for HF_ENDPOINT too, so a wrong one is no wrong argument of this program.
+static int check_endpoint(const struct options *options)
+{
+    const char *endpoint = endpoint_of(options);
+    if (!endpoint || address_is_endpoint(endpoint))
+        return 0;
+    log_error("HF_ENDPOINT: not %s: correct or unset it", ADDRESS_ENDPOINT_WANTED);
+    return EXIT_FAILURE;
+}
+
+enum {
+    LONG_TOKEN = 256,
+    LONG_WORDS // the first of long_words
+};
+
+// The word of -o that a long option stands for.
+static const char *const long_words[] = {
+    "cache_dir", "connections", "endpoint", "nopublish", "offline", "ref_ttl", "state_dir", "timeout",
+};
+
+static const struct option longs[] = {
+    { "foreground", no_argument, NULL, 'f' },
+    { "help", no_argument, NULL, 'h' },
+    { "options", required_argument, NULL, 'o' },
+    { "token", optional_argument, NULL, LONG_TOKEN },
+    { "verbose", no_argument, NULL, 'v' },
+    { "cache-dir", required_argument, NULL, LONG_WORDS },
+    { "connections", required_argument, NULL, LONG_WORDS + 1 },
+    { "endpoint", required_argument, NULL, LONG_WORDS + 2 },
+    { "no-publish", no_argument, NULL, LONG_WORDS + 3 },
+    { "offline", no_argument, NULL, LONG_WORDS + 4 },
+    { "ref-ttl", required_argument, NULL, LONG_WORDS + 5 },
+    { "state-dir", required_argument, NULL, LONG_WORDS + 6 },
+    { "timeout", required_argument, NULL, LONG_WORDS + 7 },
+    { 0 },
+};
+
+static int take_option(struct options *options, int c, const char *long_name, char **argv)
+{
+    switch (c) {
+    case 'f':
+        options->session.foreground = true;
+        return 0;
+    case 'h':
+        options->help = true;
+        return 0;
+    case 'o':
+        return option_words_apply(options, optarg);
+    case 'v':
+        options->verbosity++;
+        return 0;
+    case LONG_TOKEN:
+        return option_words_refuse_token("--token");
+    default:
+        if (c >= LONG_WORDS)
+            return option_words_apply_long(options, long_name, long_words[c - LONG_WORDS], optarg);
+        return arguments_bad_option(c, argv, "mount");
+    }
+}
+
 int options_parse(int argc, char **argv, struct options *options)
 {
-    static const struct option longs[] = {
-        { "foreground", no_argument, NULL, 'f' },
-        { "help", no_argument, NULL, 'h' },
-        { "options", required_argument, NULL, 'o' },
-        { "verbose", no_argument, NULL, 'v' },
-        { 0 },
-    };
     *options = (struct options){
-        .session = { .passthrough = true, .uid = getuid(), .gid = getgid(), .umask = 022, .mtime = -1 },
+        .session = { .passthrough = true,
+                     .uid = getuid(),
+                     .gid = getgid(),
+                     .umask = 022,
+                     .mtime = -1,
+                     .ref_ttl_ms = -1,
+                     .publish = true },
     };
     opterr = 0;
-    for (int c; (c = getopt_long(argc, argv, ":fho:v", longs, NULL)) != -1;) {
-        int r = 0;
-        switch (c) {
-        case 'f':
-            options->session.foreground = true;
-            break;
-        case 'h':
-            options->help = true;
-            break;
-        case 'o':
-            r = apply_words(options, optarg);
-            break;
-        case 'v':
-            options->verbosity++;
-            break;
-        default:
-            r = arguments_bad_option(c, argv, "mount");
-        }
+    for (int c, at = 0; (c = getopt_long(argc, argv, ":fho:v", longs, &at)) != -1;) {
+        int r = take_option(options, c, longs[at].name, argv);
         if (r != 0)
             return r;
     }
-    if (!options->help) {
-        int r = take_places(options, argc - optind, argv + optind);
-        if (r == 0)
-            r = take_source_date_epoch(options);
-        if (r != 0)
-            return r;
-    }
-    return 0;
+    if (options->help)
+        return 0;
+    int r = check_endpoint(options);
+    if (r == 0)
+        r = take_places(options, argc - optind, argv + optind);
+    return r == 0 ? take_source_date_epoch(options) : r;
 }
 
 void options_free(struct options *options)
 {
-    free(options->state_dir);
+    free(options->cache_dir);
+    free(options->endpoint);
+    free(options->fsname);
     free(options->kernel_options);
+    free(options->state_dir);
+    free(options->uri);
 }

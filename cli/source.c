@@ -97,12 +97,12 @@ static void say_unreadable(const char *cache)
                   cache);
 }
 
-int source_check(const char *cache)
+int source_check(const char *cache, bool notes)
 {
     _cleanup_closedir_ DIR *dir = opendir(cache);
     if (dir) {
         _cleanup_free_ char *hub = NULL;
-        if (has_repo(dir))
+        if (!notes || has_repo(dir))
             return 0;
         bool parent = asprintf(&hub, "%s/hub", cache) >= 0 && access(hub, F_OK) == 0;
         log_warning("note: %s: no repo in it yet%s%s%s", cache, parent ? ": did you mean " : "", parent ? hub : "",
@@ -111,7 +111,8 @@ int source_check(const char *cache)
     }
     switch (errno) {
     case ENOENT:
-        log_warning("note: %s: not there yet: empty until something is downloaded", cache);
+        if (notes)
+            log_warning("note: %s: not there yet: nothing is listed until something is downloaded", cache);
         return 0;
     case ENOTDIR:
         log_error("%s: not a directory: name the hub cache, the one with models--… in it", cache);

@@ -3,6 +3,8 @@
 #ifndef CLI_SOURCE_H
 #define CLI_SOURCE_H
 
+#include <stdbool.h>
+
 // `path` made absolute, links in it left alone; it need not exist. The caller frees it. NULL without memory.
 char *source_absolute(const char *path);
 
@@ -11,8 +13,8 @@ char *source_absolute(const char *path);
 // *ret_cache is absolute, the caller frees it. 0, or EXIT_FAILURE with the message written.
 int source_find(const char *source, const char *mountpoint, char **ret_cache);
 
-// Whether `cache` can be read. That it is missing or empty is said, and no error. 0, or EXIT_FAILURE with the message
-// written.
-int source_check(const char *cache);
+// Whether `cache` can be read. That it is missing or empty is no error, and said if `notes`. 0, or EXIT_FAILURE with
+// the message written.
+int source_check(const char *cache, bool notes);
 
 #endif

@@ -7,104 +7,19 @@
 #include "cli/commands.h"
 #include "cli/control.h"
 #include "cli/mounts.h"
-#include "cli/term.h"
+#include "cli/status_text.h"
 
 #include <errno.h>
 #include <string.h>
 
 static const char help[] = "Usage: modelmount status [--json] [MOUNTPOINT]\n"
                            "\n"
-                           "Says which cache MOUNTPOINT shows, what is in it, how its files are read and, where\n"
-                           "that is not the fast way, why and what to do. Without MOUNTPOINT: all your mounts.\n"
+                           "Says which cache MOUNTPOINT shows, what of it is on disk, what is being fetched from\n"
+                           "the Hub, how files are read and, where that is not the fast way, why and what to do.\n"
+                           "Without MOUNTPOINT: all your mounts.\n"
                            "\n"
                            "  --json      print what the mount says as it is, one JSON object per mount\n"
                            "  -h, --help  print this\n";
-
-static double number(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsNumber(item) ? item->valuedouble : 0;
-}
-
-// NULL when there is no such string or it is empty.
-static const char *text(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsString(item) && *item->valuestring ? item->valuestring : NULL;
-}
-
-static void print_line(const char *label, const char *value)
-{
-    printf("  %-11s", label);
-    term_print(value);
-    putchar('\n');
-}
-
-static void print_files(const char *label, const cJSON *amount)
-{
-    char bytes[TERM_SIZE];
-    term_bytes(number(amount, "bytes"), bytes);
-    printf("  %-11s", label);
-    term_print_count(number(amount, "files"), "file");
-    printf(", %s\n", bytes);
-}
-
-static void print_reads(const cJSON *status)
-{
-    const cJSON *path = cJSON_GetObjectItemCaseSensitive(status, "read_path");
-    const char *mode = text(path, "mode");
-    const char *reason = text(path, "reason");
-    const char *advice = text(path, "advice");
-    bool fast = mode && strcmp(mode, "passthrough") == 0;
-    print_line("reads",
-               fast ? "passthrough: the kernel reads the cache's files itself" : "through the daemon (splice)");
-    if (!fast && reason)
-        print_line("  because", reason);
-    if (!fast && advice)
-        print_line("  faster", advice);
-    if (number(status, "pushed_bytes") > 0) {
-        char bytes[TERM_SIZE];
-        term_bytes(number(status, "pushed_bytes"), bytes);
-        printf("  %-11s%s ahead of readers\n", "pushed", bytes);
-    }
-}
-
-static void print_index(const cJSON *index)
-{
-    const char *reason = text(index, "reason");
-    if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(index, "in_memory"))) {
-        const char *path = text(index, "path");
-        print_line("index", path ? path : "?");
-        return;
-    }
-    print_line("index", "in memory");
-    if (reason)
-        print_line("  because", reason);
-}
-
-static void print_status(const cJSON *status)
-{
-    const char *mountpoint = text(status, "mountpoint");
-    const char *cache = text(status, "cache");
-    const char *version = text(status, "version");
-    term_print_title(mountpoint ? mountpoint : "?");
-    putchar('\n');
-    print_line("cache", cache ? cache : "?");
-    if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(status, "cache_exists")))
-        print_line("", "(not there yet)");
-    printf("  %-11s", "contents");
-    term_print_count(number(status, "repos"), "repo");
-    fputs(", ", stdout);
-    term_print_count(number(status, "snapshots"), "snapshot");
-    putchar('\n');
-    print_files("files", status);
-    print_files("  on disk", cJSON_GetObjectItemCaseSensitive(status, "whole"));
-    print_files("  absent", cJSON_GetObjectItemCaseSensitive(status, "absent"));
-    print_reads(status);
-    print_index(cJSON_GetObjectItemCaseSensitive(status, "index"));
-    printf("  %-11s%.0f\n", "open files", number(status, "open_files"));
-    printf("  %-11spid %.0f, modelmount %s\n", "process", number(status, "pid"), version ? version : "?");
-}
 
 int status_say_failure(const struct mount *mount, int error)
 {
@@ -136,7 +51,7 @@ static int show(const struct mount *mount, bool json)
     int r = control_status(mount, &status);
     if (r < 0)
         return status_say_failure(mount, r);
-    print_status(status);
+    status_text_print(status);
     cJSON_Delete(status);
     return EXIT_SUCCESS;
 }

@@ -217,7 +217,7 @@ static int mount_arguments(const struct fs *fs, struct fuse_args *args)
     const struct session_options *o = fs->options;
     char *options = NULL;
     _cleanup_free_ char *name = NULL;
-    int failed = asprintf(&name, "fsname=%s", fs->cache_path) < 0;
+    int failed = asprintf(&name, "fsname=%s", o->fsname ? o->fsname : fs->cache_path) < 0;
     failed = failed || fuse_opt_add_opt(&options, "ro,nosuid,nodev,default_permissions,subtype=modelmount") < 0 ||
              fuse_opt_add_opt_escaped(&options, name) < 0 ||
              (o->allow_other && fuse_opt_add_opt(&options, "allow_other") < 0) ||

@@ -12,10 +12,11 @@ struct uri;
 struct session_options {
     const char *cache_path; // the hub cache's directory; it need not exist
     const char *mountpoint;
-    bool foreground;  // log to stderr, stay
-    bool allow_other; // users other than the one who mounted may look in
-    bool xattr;       // files have user.modelmount.* attributes
-    bool passthrough; // true by default; false forces the splice path
+    const char *fsname; // the source in /proc/mounts; NULL: the cache's path
+    bool foreground;    // log to stderr, stay
+    bool allow_other;   // users other than the one who mounted may look in
+    bool xattr;         // files have user.modelmount.* attributes
+    bool passthrough;   // true by default; false forces the splice path
     bool nonempty;
     bool index_in_memory;  // keep the index in memory, write nothing
     const char *state_dir; // NULL: places_state_dir()

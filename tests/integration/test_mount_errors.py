@@ -168,7 +168,7 @@ def test_wrong_arguments(refuse, cache, spot):
     refuse(2, "mount", "-x", cache, spot, says=("-x", "--help"))
     refuse(2, "mount", "", spot)
     refuse(2, "mount", cache, "")
-    refuse(2, "mount", "hf://org/name", spot, says=("hf://org/name",))
+    refuse(2, "mount", "s3://bucket/name", spot, says=("s3://bucket/name", "hf://org/name"))
     refuse(2, "unmount", says=("mountpoint",))
     refuse(2, "unmount", spot, spot)
     refuse(2, "status", "--jsn", says=("--jsn",))
