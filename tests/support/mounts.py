@@ -209,9 +209,14 @@ class Mounts:
         self.all: list[Mount] = []
 
     def environment(self, **extra: str) -> dict[str, str]:
+        """
+        For runs of the program: a home of its own, and offline, so that no test asks the real Hub.
+
+        A test that wants a Hub says HF_HUB_OFFLINE="" and HF_ENDPOINT=….
+        """
         home = self.base / "home"
         home.mkdir(exist_ok=True)
-        return clean_environment(home) | extra
+        return clean_environment(home) | {"HF_HUB_OFFLINE": "1"} | extra
 
     def __call__(
         self,
