@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.handmade import COMMIT, simple_cache
-from tests.support.mounts import MODELMOUNT, SOON, alive, mounted, run, wait_for_end, wait_until
+from tests.support.mounts import MODELMOUNT, SOON, Mount, alive, mounted, run, wait_for_end, wait_until
 
 FILES = {"config.json": b"{}", "dir/weights.bin": b"w" * 500_000}
 
@@ -85,6 +85,20 @@ def test_kill_and_mount_again(mount, cache):
     assert (second.repo("org/name") / "dir/weights.bin").read_bytes() == FILES["dir/weights.bin"]
     second.unmount()
     assert mounted(second.path) is None and os.listdir(second.path) == []
+
+
+def test_a_mount_answers_only_by_its_own_daemon(mount, cache, tmp_path, monkeypatch):
+    """These tests' own idea of live: neither a dead mount, nor the place where one just was, nor another's."""
+    other = mount(cache)
+    waiting = Mount(cache, other.path, [], mount.environment())
+    waiting.pid = os.getpid()
+    assert other.answers() and not waiting.answers()
+    other.kill()
+    assert not waiting.answers()
+    run("unmount", other.path, env=other.env, check=True)
+    # What was seen in the table is old by the time the place is asked.
+    monkeypatch.setattr("tests.support.mounts.mounted", lambda path: "fuse.modelmount")
+    assert os.listdir(other.path) == [] and not waiting.answers()
 
 
 def test_a_dead_mount_can_be_unmounted(mount, cache):

@@ -132,10 +132,15 @@ class Mount:
         return mounted(self.path) == "fuse.modelmount"
 
     def answers(self) -> bool:
-        """Mounted, and not the dead mount of another daemon."""
+        """
+        Whether it is this daemon that answers at the mountpoint.
+
+        Who only looks whether something is mounted there, and whether the place then answers, may see the dead
+        mount of another daemon first and, when that was unmounted, the bare directory.
+        """
         try:
-            return self.live() and bool(os.statvfs(self.path))
-        except OSError:
+            return int((self.path / ".modelmount/pid").read_text()) == self.pid
+        except (OSError, ValueError):
             return False
 
     def log(self) -> str:
@@ -204,9 +209,14 @@ class Mounts:
         self.all: list[Mount] = []
 
     def environment(self, **extra: str) -> dict[str, str]:
+        """
+        For runs of the program: a home of its own, and offline, so that no test asks the real Hub.
+
+        A test that wants a Hub says HF_HUB_OFFLINE="" and HF_ENDPOINT=….
+        """
         home = self.base / "home"
         home.mkdir(exist_ok=True)
-        return clean_environment(home) | extra
+        return clean_environment(home) | {"HF_HUB_OFFLINE": "1"} | extra
 
     def __call__(
         self,
