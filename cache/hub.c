@@ -94,3 +94,8 @@ const char *hub_endpoint(const struct hub *hub)
 {
     return hub->endpoint;
 }
+
+bool hub_is_offline(const struct hub *hub)
+{
+    return hub->offline;
+}

@@ -354,6 +354,8 @@ static int tree_find(struct connection *c, const char *key, const char *commit, 
         .id = sqlite3_column_int64(s, 0),
         .complete = sqlite3_column_int(s, 1) != 0,
         .stamp = column_stamp(s, 2),
+        .from_hub = sqlite3_column_int(s, 7) != 0,
+        .date = sqlite3_column_type(s, 8) == SQLITE_INTEGER ? sqlite3_column_int64(s, 8) : INDEX_NO_DATE,
     };
     return 0;
 }
@@ -373,9 +375,8 @@ static int tree_insert(struct connection *c, unsigned generation, const char *ke
 
 int index_tree(struct index *ix, const struct repo *repo, const char *commit, struct index_tree *ret_tree)
 {
-    char folder[NAMES_FOLDER_SIZE], key[NAMES_FOLDER_SIZE + sizeof ix->scope];
-    names_repo_folder(repo, folder);
-    snprintf(key, sizeof key, "%s/%s", ix->scope, folder);
+    char key[DB_KEY_SIZE];
+    db_key(ix, repo, key);
     {
         UTIL_LOCKED(&ix->reader.lock);
         int error = tree_find(&ix->reader, key, commit, ret_tree);
@@ -400,54 +401,29 @@ static int pass_load(struct index *ix)
         return error < 0 ? error : -EUCLEAN;
     ix->next = sqlite3_column_int64(s, 0);
     ix->pass = sqlite3_column_int64(s, 1);
+    ix->complete = sqlite3_column_int(s, 2) != 0;
     return 0;
-}
-
-// A transaction has the writer's lock. In memory it has the reader's too: both are one connection there, and nobody may
-// see ordinals that could be taken back.
-static void transaction_lock(struct index *ix)
-{
-    pthread_mutex_lock(&ix->writer.lock);
-    if (!ix->path)
-        pthread_mutex_lock(&ix->reader.lock);
-}
-
-static void transaction_unlock(struct index *ix)
-{
-    if (!ix->path)
-        pthread_mutex_unlock(&ix->reader.lock);
-    pthread_mutex_unlock(&ix->writer.lock);
 }
 
 // Begins a transaction on one tree. On success the writer's lock is held until transaction_end().
 static int transaction_begin(struct index *ix, int64_t tree)
 {
-    transaction_lock(ix);
-    ix->tree = tree;
-    int error = db_run(&ix->writer, BEGIN, 0, 0);
-    if (error == 0) {
-        error = db_run(&ix->writer, START_PASS, tree, 0);
-        if (error == 0)
-            error = pass_load(ix);
-        if (error < 0)
-            db_run(&ix->writer, ROLLBACK, 0, 0);
-    }
+    int error = db_begin(ix);
     if (error < 0)
-        transaction_unlock(ix);
-    return error;
+        return error;
+    ix->tree = tree;
+    error = db_run(&ix->writer, START_PASS, tree, 0);
+    if (error == 0)
+        error = pass_load(ix);
+    return error < 0 ? db_end(ix, error) : 0;
 }
 
 // Commits if `error` is 0, else rolls back; gives the lock back.
 static int transaction_end(struct index *ix, int error)
 {
-    if (error == 0)
-        error = db_run(&ix->writer, COMMIT, 0, 0);
-    if (error < 0)
-        db_run(&ix->writer, ROLLBACK, 0, 0);
     free(ix->last_dir);
     ix->last_dir = NULL;
-    transaction_unlock(ix);
-    return error;
+    return db_end(ix, error);
 }
 
 static int entry_insert(struct index *ix, struct entry *e)
@@ -581,7 +557,7 @@ int index_tree_add(struct index *ix, const struct index_file *files, size_t coun
     return 0;
 }
 
-int index_tree_finish(struct index *ix, const struct index_stamp *stamp)
+int index_tree_finish(struct index *ix, const struct index_stamp *stamp, bool from_hub)
 {
     int error = db_run(&ix->writer, DROP_UNSEEN, ix->tree, ix->pass);
     if (error == 0) {
@@ -590,6 +566,7 @@ int index_tree_finish(struct index *ix, const struct index_stamp *stamp)
             sqlite3_bind_int64(s, 1, ix->tree);
             sqlite3_bind_int64(s, 2, ix->next);
             bind_stamp(s, 3, stamp);
+            sqlite3_bind_int(s, 8, from_hub);
             error = db_step(&ix->writer, s);
         }
     }
@@ -599,6 +576,12 @@ int index_tree_finish(struct index *ix, const struct index_stamp *stamp)
 void index_tree_abandon(struct index *ix)
 {
     transaction_end(ix, -ECANCELED);
+}
+
+int index_tree_date(struct index *ix, int64_t tree, int64_t date)
+{
+    UTIL_LOCKED(&ix->writer.lock);
+    return db_run(&ix->writer, SET_DATE, tree, date);
 }
 
 // --- directories of incomplete trees
@@ -680,6 +663,8 @@ int index_dir_replace(struct index *ix, int64_t tree, uint32_t ordinal, const st
     int error = transaction_begin(ix, tree);
     if (error < 0)
         return error;
+    if (ix->complete)
+        return transaction_end(ix, 0);
     for (size_t i = 0; i < count && error == 0; i++) {
         entries[i].parent = ordinal;
         error = entry_put(ix, &entries[i]);

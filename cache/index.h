@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The index: what is known of each commit's tree, in SQLite (WAL). It is a cache of what the disk says and can be
-// thrown away at any time. Every SQL statement of the program is in index_db.c. Partial blobs are in index_partial.h.
+// thrown away at any time. Every SQL statement of the program is in index_db.c. Partial blobs are
+// in index_partial.h, the Hub's refs in index_refs.h.
 //
 // A tree's entries have ordinals: 0 is its top directory, the others count up in the order in which they became known
 // and are never given twice, so a number handed out stays right while the tree grows.
@@ -24,9 +25,9 @@
 struct index;
 
 // Opens or makes the database file at `path`; NULL keeps it in memory. Several caches may have their trees in one file:
-// `scope` tells them apart. A damaged one is deleted and made anew; one that is locked, not ours or of a newer version
-// is left alone and the index works in memory. What was done is said in one line of the log and, where it is in memory,
-// by index_in_memory(). 0 or -ENOMEM.
+// `scope` tells them apart. A damaged one, or one of an older version, is deleted and made anew; one that is locked,
+// not ours or of a newer version is left alone and the index works in memory. What was done is said in one line of the
+// log and, where it is in memory, by index_in_memory(). 0 or -ENOMEM.
 int index_open(const char *path, const char *scope, struct index **ret_index);
 void index_close(struct index *index);
 
@@ -48,10 +49,14 @@ struct index_stamp {
 struct index_stamp index_stamp_of(const struct stat *st);
 bool index_stamp_equal(const struct index_stamp *a, const struct index_stamp *b);
 
+#define INDEX_NO_DATE INT64_MIN
+
 struct index_tree {
     int64_t id;
     bool complete;            // all files of the commit are known
-    struct index_stamp stamp; // of the trees/<commit>.json it was read from
+    bool from_hub;            // it was the Hub that gave the list
+    struct index_stamp stamp; // else of the trees/<commit>.json it was read from
+    int64_t date;             // of the commit, seconds since 1970; INDEX_NO_DATE if not known
 };
 
 // The tree of a repo's commit; makes an empty one if there is none.
@@ -71,10 +76,13 @@ struct index_file {
 };
 int index_tree_start(struct index *index, int64_t tree);
 int index_tree_add(struct index *index, const struct index_file *files, size_t count, size_t *ret_clash);
-// What was not added is gone, and the tree is complete.
-int index_tree_finish(struct index *index, const struct index_stamp *stamp);
+// What was not added is gone, and the tree is complete. `stamp` may be all zero.
+int index_tree_finish(struct index *index, const struct index_stamp *stamp, bool from_hub);
 // The tree is as it was before the start.
 void index_tree_abandon(struct index *index);
+
+// Keeps the date of a tree's commit.
+int index_tree_date(struct index *index, int64_t tree, int64_t date);
 
 enum entry_kind {
     ENTRY_DIR,
@@ -111,7 +119,8 @@ int index_files(struct index *index, int64_t tree, uint32_t after, struct entry 
 int index_path(struct index *index, int64_t tree, uint32_t ordinal, char **ret_path);
 
 // A directory of an incomplete tree: the stamp it was last read with (zero if never), and replacing what is known of it
-// by `entries` (name, kind, size, etag; ordinals are given here and written back).
+// by `entries` (name, kind, size, etag; ordinals are given here and written back). Without effect, but 0, when the
+// whole list has become known meanwhile: it is the better answer.
 int index_dir_stamp(struct index *index, int64_t tree, uint32_t ordinal, struct index_stamp *ret_stamp);
 int index_dir_replace(struct index *index, int64_t tree, uint32_t ordinal, const struct index_stamp *stamp,
                       struct entry *entries, size_t count);

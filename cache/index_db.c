@@ -11,12 +11,14 @@
 #include <sys/stat.h>
 
 #define APPLICATION_ID 0x6d6d6e74 // "mmnt"
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define OPEN_BUSY_MS 500
+#define OLDER_VERSION SQLITE_NOTICE // a code that no function of SQLite returns
 
 static const char SCHEMA[] =
     "CREATE TABLE tree (id INTEGER PRIMARY KEY, repo TEXT NOT NULL, hash TEXT NOT NULL,"
-    " complete INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL DEFAULT 1, pass INTEGER NOT NULL DEFAULT 0,"
+    " complete INTEGER NOT NULL DEFAULT 0, hub INTEGER NOT NULL DEFAULT 0, date INTEGER, next INTEGER NOT NULL DEFAULT "
+    "1, pass INTEGER NOT NULL DEFAULT 0,"
     " device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, ctime INTEGER, UNIQUE (repo, hash));"
     // Clustered by directory and name: a listing is one scan. etag, blob and xet are packed when they are hex.
     "CREATE TABLE entry (tree INTEGER NOT NULL, parent INTEGER NOT NULL, name BLOB NOT NULL,"
@@ -26,12 +28,16 @@ static const char SCHEMA[] =
     "CREATE TABLE dir (tree INTEGER NOT NULL, ordinal INTEGER NOT NULL, device INTEGER, inode INTEGER,"
     " size INTEGER, mtime INTEGER, ctime INTEGER, PRIMARY KEY (tree, ordinal)) WITHOUT ROWID;"
     "CREATE TABLE partial (etag TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, block INTEGER NOT NULL,"
-    " device INTEGER NOT NULL, inode INTEGER NOT NULL, born INTEGER NOT NULL, map BLOB NOT NULL);";
+    " device INTEGER NOT NULL, inode INTEGER NOT NULL, born INTEGER NOT NULL, map BLOB NOT NULL);"
+    // What the Hub says that a ref means, and when it said so. Never mixed with what refs/ of the hub cache says.
+    "CREATE TABLE ref (repo TEXT NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL, seen INTEGER NOT NULL,"
+    " PRIMARY KEY (repo, name)) WITHOUT ROWID;";
 
 #define ENTRY_COLUMNS "ordinal, parent, kind, size, etag, xet, name, blob"
 
 static const char *const SQL[STATEMENTS] = {
-    [FIND_TREE] = "SELECT id, complete, device, inode, size, mtime, ctime FROM tree WHERE repo = ? AND hash = ?",
+    [FIND_TREE] =
+        "SELECT id, complete, device, inode, size, mtime, ctime, hub, date FROM tree WHERE repo = ? AND hash = ?",
     // Ids of a database in memory that took another's place begin above all of that one's.
     [ADD_TREE] = "INSERT INTO tree (id, repo, hash) SELECT max(coalesce(max(id), 0), ?3) + 1, ?1, ?2 FROM tree"
                  " WHERE true ON CONFLICT DO NOTHING",
@@ -39,10 +45,11 @@ static const char *const SQL[STATEMENTS] = {
     [COMMIT] = "COMMIT",
     [ROLLBACK] = "ROLLBACK",
     [START_PASS] = "UPDATE tree SET pass = pass + 1 WHERE id = ?",
-    [GET_PASS] = "SELECT next, pass FROM tree WHERE id = ?",
+    [GET_PASS] = "SELECT next, pass, complete FROM tree WHERE id = ?",
     [SET_NEXT] = "UPDATE tree SET next = ? WHERE id = ?",
     [FINISH_TREE] = "UPDATE tree SET complete = 1, next = ?2, device = ?3, inode = ?4, size = ?5, mtime = ?6,"
-                    " ctime = ?7 WHERE id = ?1",
+                    " ctime = ?7, hub = ?8 WHERE id = ?1",
+    [SET_DATE] = "UPDATE tree SET date = ?2 WHERE id = ?1",
     [DROP_UNSEEN] = "DELETE FROM entry WHERE tree = ? AND pass <> ?",
     [ENTRY_BY_ORDINAL] = "SELECT " ENTRY_COLUMNS " FROM entry WHERE tree = ? AND ordinal = ?",
     [ENTRY_BY_NAME] = "SELECT " ENTRY_COLUMNS ", pass FROM entry WHERE tree = ? AND parent = ? AND name = ?",
@@ -62,6 +69,13 @@ static const char *const SQL[STATEMENTS] = {
                      " VALUES (?, ?, ?, ?, ?, ?, ?)",
     [DROP_PARTIAL] = "DELETE FROM partial WHERE etag = ?",
     [NEXT_PARTIAL] = "SELECT etag FROM partial WHERE etag > ? ORDER BY etag LIMIT 1",
+    [GET_REF] = "SELECT hash, seen FROM ref WHERE repo = ? AND name = ?",
+    [SET_REF] = "INSERT OR REPLACE INTO ref (repo, name, hash, seen) VALUES (?, ?, ?, ?)",
+    [DROP_REF] = "DELETE FROM ref WHERE repo = ? AND name = ?",
+    [DROP_REFS_BEFORE] = "DELETE FROM ref WHERE repo = ? AND seen < ? AND name NOT GLOB 'refs/pr/*'",
+    [REFS] = "SELECT name, hash FROM ref WHERE repo = ? ORDER BY name",
+    [KNOWS_REPO] = "SELECT 1 WHERE EXISTS (SELECT 1 FROM ref WHERE repo = ?1)"
+                   " OR EXISTS (SELECT 1 FROM tree WHERE repo = ?1 AND hub = 1 AND complete = 1)",
 };
 
 int db_error(struct connection *c, int rc)
@@ -120,6 +134,41 @@ int db_durable(struct connection *c, bool on)
     return rc == SQLITE_OK ? 0 : db_error(c, rc);
 }
 
+void db_key(const struct index *ix, const struct repo *repo, char ret_key[DB_KEY_SIZE])
+{
+    char folder[NAMES_FOLDER_SIZE];
+    names_repo_folder(repo, folder);
+    snprintf(ret_key, DB_KEY_SIZE, "%s/%s", ix->scope, folder);
+}
+
+static void unlock(struct index *ix)
+{
+    if (!ix->path)
+        pthread_mutex_unlock(&ix->reader.lock);
+    pthread_mutex_unlock(&ix->writer.lock);
+}
+
+int db_begin(struct index *ix)
+{
+    pthread_mutex_lock(&ix->writer.lock);
+    if (!ix->path)
+        pthread_mutex_lock(&ix->reader.lock);
+    int error = db_run(&ix->writer, BEGIN, 0, 0);
+    if (error < 0)
+        unlock(ix);
+    return error;
+}
+
+int db_end(struct index *ix, int error)
+{
+    if (error == 0)
+        error = db_run(&ix->writer, COMMIT, 0, 0);
+    if (error < 0)
+        db_run(&ix->writer, ROLLBACK, 0, 0);
+    unlock(ix);
+    return error;
+}
+
 static void connection_finalize(struct connection *c)
 {
     for (int i = 0; i < STATEMENTS; i++) {
@@ -144,8 +193,8 @@ static int64_t pragma_number(sqlite3 *db, const char *sql, int *ret_rc)
     return value;
 }
 
-// Makes the tables if the file is new. SQLITE_OK, or the code; SQLITE_MISMATCH for a database that is not ours or
-// newer.
+// Makes the tables if the file is new. SQLITE_OK, or the code; OLDER_VERSION; SQLITE_MISMATCH for a database that is
+// not ours or newer.
 static int schema_ensure(sqlite3 *db)
 {
     int rc;
@@ -160,9 +209,11 @@ static int schema_ensure(sqlite3 *db)
         return rc;
     if (id == APPLICATION_ID && version == SCHEMA_VERSION) {
         // Looks only at the pages that every look-up starts from; damage elsewhere is found when it is met.
-        pragma_number(db, "SELECT count(*) FROM (SELECT 1 FROM tree, entry, dir, partial LIMIT 1)", &rc);
+        pragma_number(db, "SELECT count(*) FROM (SELECT 1 FROM tree, entry, dir, partial, ref LIMIT 1)", &rc);
         return rc == SQLITE_ERROR ? SQLITE_CORRUPT : rc;
     }
+    if (id == APPLICATION_ID && version > 0 && version < SCHEMA_VERSION)
+        return OLDER_VERSION;
     if (id != 0 || version != 0 || tables != 0)
         return SQLITE_MISMATCH;
     char *sql = sqlite3_mprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
@@ -238,8 +289,8 @@ static void database_delete(const char *path)
 int db_open(const char *path, struct connection *reader, struct connection *writer)
 {
     int rc = database_open(path, &writer->db);
-    if (path && (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB)) {
-        log_warning("index %s is damaged: made anew", path);
+    if (path && (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == OLDER_VERSION)) {
+        log_warning("index %s is %s: made anew", path, rc == OLDER_VERSION ? "of an older version" : "damaged");
         database_delete(path);
         rc = database_open(path, &writer->db);
     }

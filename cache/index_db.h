@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The index's connections to SQLite: its schema and statements, and what becomes of a file that cannot be used. For
-// index.c and index_partial.c alone.
+// index.c and index_*.c alone.
 #ifndef CACHE_INDEX_DB_H
 #define CACHE_INDEX_DB_H
+
+#include "cache/names.h"
 
 #include <pthread.h>
 #include <sqlite3.h>
@@ -20,6 +22,7 @@ enum statement {
     GET_PASS,
     SET_NEXT,
     FINISH_TREE,
+    SET_DATE,
     DROP_UNSEEN,
     ENTRY_BY_ORDINAL,
     ENTRY_BY_NAME,
@@ -35,6 +38,12 @@ enum statement {
     SAVE_PARTIAL,
     DROP_PARTIAL,
     NEXT_PARTIAL,
+    GET_REF,
+    SET_REF,
+    DROP_REF,
+    DROP_REFS_BEFORE,
+    REFS,
+    KNOWS_REPO,
     STATEMENTS,
 };
 
@@ -56,6 +65,7 @@ struct index {
     int64_t tree;
     int64_t next;
     int64_t pass;
+    bool complete;  // the tree was when the transaction began
     char *last_dir; // the directory of the file added last, and its ordinal
     uint32_t last_dir_ordinal;
 };
@@ -81,8 +91,20 @@ int db_run(struct connection *c, enum statement which, int64_t a, int64_t b);
 // their order). Outside of a transaction only. 0 or an error.
 int db_durable(struct connection *c, bool on);
 
-// Both connections on the file at `path`, which must have no link in it; a damaged one is made anew. NULL: both are one
-// database in memory. SQLITE_OK, or the code: SQLITE_MISMATCH for a file that is not ours or of a newer version.
+// A repo's rows have this: the index's scope and the repo's folder.
+#define DB_KEY_SIZE (17 + NAMES_FOLDER_SIZE)
+void db_key(const struct index *ix, const struct repo *repo, char ret_key[DB_KEY_SIZE]);
+
+// A transaction of this thread, which has the writer's lock until its end. In memory it has the reader's too: both are
+// one connection there, and nobody may see what could be taken back. 0 or an error; then nothing is held.
+int db_begin(struct index *ix);
+
+// Commits if `error` is 0, else rolls back. Returns the error, if only the commit's.
+int db_end(struct index *ix, int error);
+
+// Both connections on the file at `path`, which must have no link in it; one that is damaged or of an older version is
+// made anew. NULL: both are one database in memory. SQLITE_OK, or the code: SQLITE_MISMATCH for a file that is not ours
+// or of a newer version.
 int db_open(const char *path, struct connection *reader, struct connection *writer);
 void db_close(struct connection *reader, struct connection *writer);
 

@@ -73,7 +73,7 @@ static int tree_load(struct index *index, int fd, int64_t tree, const struct ind
         if (error == 0)
             error = reader_flush(r);
         if (error == 0)
-            error = index_tree_finish(index, stamp);
+            error = index_tree_finish(index, stamp, false);
         else
             index_tree_abandon(index);
     }
@@ -106,6 +106,7 @@ int scan_tree(struct index *index, const struct layout *layout, const struct rep
     error = tree_load(index, fd, tree->id, &stamp, why);
     if (error == 0) {
         tree->complete = true;
+        tree->from_hub = false;
         tree->stamp = stamp;
     } else if (error != -EUCLEAN && error != -ENOMEM) {
         log_warning("%s@%s: trees/%s.json cannot be used: %s", repo->id, commit, commit,

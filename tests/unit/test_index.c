@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The index: what is put in is found again, whatever state its file is in.
 #include "cache/index.h"
+#include "cache/index_refs.h"
 #include "cache/util.h"
 
 #include <errno.h>
@@ -77,7 +78,7 @@ static void fill(struct index *index, int64_t tree)
     size_t clash;
     assert_int_equal(index_tree_start(index, tree), 0);
     assert_int_equal(index_tree_add(index, FILES, 4, &clash), 0);
-    assert_int_equal(index_tree_finish(index, &STAMP), 0);
+    assert_int_equal(index_tree_finish(index, &STAMP, false), 0);
 }
 
 static void assert_filled(struct index *index, int64_t tree)
@@ -173,7 +174,7 @@ static void a_second_reading_keeps_ordinals_and_drops_what_is_gone(void **state)
     assert_int_equal(index_entry_named(index, tree, 0, "config.json", &before), 0);
     assert_int_equal(index_tree_start(index, tree), 0);
     assert_int_equal(index_tree_add(index, FILES, 1, &clash), 0);
-    assert_int_equal(index_tree_finish(index, &STAMP), 0);
+    assert_int_equal(index_tree_finish(index, &STAMP, false), 0);
     assert_int_equal(index_entry_named(index, tree, 0, "config.json", &after), 0);
     assert_int_equal(after.ordinal, before.ordinal);
     assert_int_equal(index_entry_named(index, tree, 0, "unet", &after), -ENOENT);
@@ -283,7 +284,7 @@ static void damage_met_on_the_way_is_an_error_not_a_wrong_answer(void **state)
         struct index_file file = { .path = name, .size = i, .etag = SHA1, .xet_hash = "" };
         assert_int_equal(index_tree_add(index, &file, 1, &clash), 0);
     }
-    assert_int_equal(index_tree_finish(index, &STAMP), 0);
+    assert_int_equal(index_tree_finish(index, &STAMP, false), 0);
     index_close(index);
     FILE *file = fopen(path, "r+");
     fseek(file, 0, SEEK_END);
@@ -348,6 +349,122 @@ static void a_newer_version_is_left_alone(void **state)
     assert_int_equal(sqlite3_column_int(s, 0), 999);
     sqlite3_finalize(s);
     sqlite3_close(db);
+}
+
+static void an_older_version_is_made_anew(void **state)
+{
+    (void) state;
+    // The first version's tables were others.
+    run_sql("CREATE TABLE tree (id INTEGER PRIMARY KEY, repo TEXT); INSERT INTO tree VALUES (7, 'x');"
+            "PRAGMA application_id = 0x6d6d6e74; PRAGMA user_version = 1");
+    struct index *index = open_index();
+    assert_on_disk(index, true);
+    fill(index, tree_of(index));
+    assert_filled(index, tree_of(index));
+    index_close(index);
+}
+
+static void a_tree_says_where_it_came_from_and_when_it_was_made(void **state)
+{
+    (void) state;
+    struct index *index = open_index();
+    struct index_tree tree;
+    size_t clash;
+    assert_int_equal(index_tree(index, &REPO, COMMIT, &tree), 0);
+    assert_true(tree.date == INDEX_NO_DATE);
+    assert_false(tree.from_hub);
+    assert_int_equal(index_tree_start(index, tree.id), 0);
+    assert_int_equal(index_tree_add(index, FILES, 4, &clash), 0);
+    assert_int_equal(index_tree_finish(index, &(struct index_stamp){ 0 }, true), 0);
+    assert_int_equal(index_tree_date(index, tree.id, -1), 0); // 1969
+    index_close(index);
+    index = open_index();
+    assert_int_equal(index_tree(index, &REPO, COMMIT, &tree), 0);
+    assert_true(tree.complete && tree.from_hub);
+    assert_int_equal(tree.date, -1);
+    struct entry before, after;
+    assert_int_equal(index_entry_named(index, tree.id, 0, "unet", &before), 0);
+    fill(index, tree.id); // from trees/<commit>.json
+    assert_int_equal(index_tree(index, &REPO, COMMIT, &tree), 0);
+    assert_false(tree.from_hub);
+    assert_int_equal(tree.date, -1);
+    assert_int_equal(index_entry_named(index, tree.id, 0, "unet", &after), 0);
+    assert_int_equal(after.ordinal, before.ordinal);
+    index_close(index);
+}
+
+static void a_directory_read_late_takes_nothing_from_a_whole_list(void **state)
+{
+    (void) state;
+    struct index *index = open_index();
+    int64_t tree = tree_of(index);
+    fill(index, tree);
+    struct entry one = { .kind = ENTRY_FILE, .size = 1, .etag = SHA256, .name = "config.json" };
+    assert_int_equal(index_dir_replace(index, tree, 0, &STAMP, &one, 1), 0);
+    assert_filled(index, tree);
+    index_close(index);
+}
+
+static int note_ref(void *userdata, const char *ref, const char *commit)
+{
+    char *text = userdata;
+    snprintf(text + strlen(text), 200 - strlen(text), "%s=%.4s ", ref, commit);
+    return strcmp(ref, "stop") == 0 ? 7 : 0;
+}
+
+static void refs_are_kept_with_the_time_they_were_seen(void **state)
+{
+    (void) state;
+    struct index *index = open_index(), *other;
+    char commit[NAMES_COMMIT_SIZE];
+    int64_t seen;
+    assert_false(index_knows_repo(index, &REPO));
+    assert_int_equal(index_ref(index, &REPO, "main", commit, &seen), -ENOENT);
+    assert_int_equal(index_ref_drop(index, &REPO, "main"), 0);
+    assert_int_equal(index_ref_set(index, &REPO, "main", COMMIT, 5), 0);
+    assert_int_equal(index_ref_set(index, &REPO, "main", SHA1, 1234567890123), 0);
+    assert_int_equal(index_ref_set(index, &REPO, "refs/pr/1", COMMIT, 6), 0);
+    assert_true(index_knows_repo(index, &REPO));
+    index_close(index);
+    index = open_index();
+    assert_int_equal(index_ref(index, &REPO, "main", commit, &seen), 0);
+    assert_string_equal(commit, SHA1);
+    assert_int_equal(seen, 1234567890123);
+    const struct repo dataset = { .type = REPO_DATASET, .id = "org/name" };
+    assert_int_equal(index_ref(index, &dataset, "main", commit, NULL), -ENOENT);
+    assert_false(index_knows_repo(index, &dataset));
+    assert_int_equal(index_open(path, "/other", &other), 0);
+    assert_int_equal(index_ref(other, &REPO, "main", commit, NULL), -ENOENT);
+    index_close(other);
+
+    // A list: what it lacks goes, unless it is younger than the question, or a pull request.
+    assert_int_equal(index_ref_set(index, &REPO, "old", COMMIT, 99), 0);
+    assert_int_equal(index_ref_set(index, &REPO, "young", COMMIT, 100), 0);
+    const struct index_ref refs[] = { { "v1", COMMIT }, { "stop", COMMIT } };
+    assert_int_equal(index_refs_set(index, &REPO, refs, 2, 100, 200), 0);
+    char text[200] = "";
+    assert_int_equal(index_refs(index, &REPO, note_ref, text), 7);
+    assert_string_equal(text, "main=da39 refs/pr/1=0123 stop=0123 ");
+    assert_int_equal(index_ref_drop(index, &REPO, "stop"), 0);
+    assert_int_equal(index_ref_drop(index, &REPO, "main"), 0);
+    text[0] = '\0';
+    assert_int_equal(index_refs(index, &REPO, note_ref, text), 0);
+    assert_string_equal(text, "refs/pr/1=0123 v1=0123 young=0123 ");
+    index_close(index);
+}
+
+static void a_repo_is_known_by_a_list_of_the_hubs_alone(void **state)
+{
+    (void) state;
+    struct index *index = open_index();
+    size_t clash;
+    fill(index, tree_of(index));
+    assert_false(index_knows_repo(index, &REPO));
+    assert_int_equal(index_tree_start(index, tree_of(index)), 0);
+    assert_int_equal(index_tree_add(index, FILES, 4, &clash), 0);
+    assert_int_equal(index_tree_finish(index, &STAMP, true), 0);
+    assert_true(index_knows_repo(index, &REPO));
+    index_close(index);
 }
 
 static void a_locked_one_is_passed_by(void **state)
@@ -474,6 +591,11 @@ int main(void)
         TEST(damage_found_later_is_survived),
         TEST(somebody_elses_database_is_left_alone),
         TEST(a_newer_version_is_left_alone),
+        TEST(an_older_version_is_made_anew),
+        TEST(a_tree_says_where_it_came_from_and_when_it_was_made),
+        TEST(a_directory_read_late_takes_nothing_from_a_whole_list),
+        TEST(refs_are_kept_with_the_time_they_were_seen),
+        TEST(a_repo_is_known_by_a_list_of_the_hubs_alone),
         TEST(a_locked_one_is_passed_by),
         TEST(no_directory_means_memory),
         TEST(two_processes_fill_the_same_tree),
