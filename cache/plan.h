@@ -8,13 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Where the parts of a file begin (tensors of safetensors and GGUF, members of a zip): shared by all its readers.
+// Where the parts of a file begin (tensors of safetensors and GGUF): shared by all its readers, never changes. Short
+// parts that lie side by side are one. A zip's directory is at its end, so there is no map of it.
 struct plan_map;
 
 // The bytes from the start of a file (`len` of them) that a map could be made of. *ret_need is how many bytes from the
-// start it takes to know (a safetensors header ends there), 0 if this is no file with a map at its start. NULL when
-// that is more than `len`, or there is no map, or it is not well formed, or memory is short. Everything in it is checked
-// against `size`, the file's, in bytes.
+// start it takes to know: a safetensors header ends there; of GGUF it is a guess, and with that many the next one may
+// be larger. 0 if this is no file with a map at its start, or a header over 16 MiB. NULL when *ret_need is more than
+// `len`, or there is no map, or it is not well formed, or memory is short. Everything in it is checked against `size`,
+// the file's, in bytes.
 struct plan_map *plan_map_read(const void *bytes, size_t len, int64_t size, int64_t *ret_need);
 void plan_map_free(struct plan_map *map);
 
