@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-static const char help[] = "Usage: modelmount ls [--json] [MOUNTPOINT|SOURCE]\n"
+static const char help[] = "Usage: modelmount ls [--json] [MOUNTPOINT|CACHE]\n"
                            "\n"
                            "Lists the repos of a mount or of a cache directory (default: the hub cache): type, id,\n"
                            "number of files, how many of them are partial or absent, bytes on disk, revisions.\n"

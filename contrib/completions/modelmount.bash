@@ -12,8 +12,10 @@ _modelmount_mounts()
 _modelmount()
 {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local mount_words='allow_other gid= mtime= noindex nonempty nopassthrough state_dir= uid= umask= xattr
-        default_permissions nodev noexec nosuid'
+    local mount_words='allow_other cache_dir= connections= endpoint= gid= mtime= noindex nonempty nopassthrough nopublish
+        offline ref_ttl= state_dir= timeout= uid= umask= xattr default_permissions nodev noexec nosuid'
+    local mount_options='-f --foreground -o --options -v --verbose --help --cache-dir --connections --endpoint
+        --no-publish --offline --ref-ttl --state-dir --timeout'
     COMPREPLY=()
 
     if [[ $before == -o || $before == --options ]]; then
@@ -23,10 +25,18 @@ _modelmount()
         compopt -o nospace
         return
     fi
+    case $before in
+        --cache-dir | --state-dir)
+            compopt -o filenames
+            mapfile -t COMPREPLY < <(compgen -d -- "$word")
+            return
+            ;;
+        --connections | --endpoint | --ref-ttl | --timeout) return ;;
+    esac
     case $command in
         unmount) mapfile -t COMPREPLY < <(compgen -W '--lazy --help' -- "$word") ;;
         status | ls) mapfile -t COMPREPLY < <(compgen -W '--json --help' -- "$word") ;;
-        *) mapfile -t COMPREPLY < <(compgen -W '-f --foreground -o --options -v --verbose --help' -- "$word") ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "$mount_options" -- "$word") ;;
     esac
     if [[ $word == -* ]]; then
         return
