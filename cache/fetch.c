@@ -634,6 +634,7 @@ static bool reader_plan(struct fetch_reader *reader, const struct fetch_read *re
         a->need_to = blob->size;
         return false;
     }
+    int jumps = reader->plan.jumps;
     struct plan_want want = plan_read(&reader->plan, blob->map, blob->size, read->offset, (int64_t) read->len);
     a->need_from = want.need_from;
     a->need_to = want.need_to;
@@ -641,7 +642,7 @@ static bool reader_plan(struct fetch_reader *reader, const struct fetch_read *re
     bool grown = want.ahead_to > want.ahead_from &&
                  (want.ahead_to >= reader->ahead_to + (1 << 20) || want.ahead_from < reader->ahead_from ||
                   (want.ahead_to == blob->size && reader->ahead_to != blob->size));
-    if (grown || want.ahead_to == want.ahead_from) {
+    if (grown || reader->plan.jumps != jumps) { // else what is under way for it still is what it wants
         reader->ahead_from = want.ahead_from;
         reader->ahead_to = want.ahead_to;
     }
@@ -721,6 +722,30 @@ void fetch_flush(struct fetch_reader *reader, int pid)
 {
     struct flush flush = { .reader = reader, .pid = pid };
     blob_drop_waiters(reader->blob, was_flushed, &flush, -EINTR);
+}
+
+enum fetch_state fetch_state(struct fetch *fetch, const char *etag, int64_t size, int64_t *ret_present)
+{
+    *ret_present = 0;
+    struct blob *blob;
+    {
+        UTIL_LOCKED(&fetch->lock);
+        blob = fetch->blobs[bucket_of(etag)];
+        while (blob && (strcmp(blob->etag, etag) != 0 || blob->size != size))
+            blob = blob->next;
+        if (blob)
+            blob->refs++;
+    }
+    if (blob) {
+        {
+            UTIL_LOCKED(&blob->lock);
+            *ret_present = blob->verified ? size : blob->partial ? partial_present_bytes(blob->partial) : 0;
+        }
+        blob_unref(blob);
+    }
+    if (*ret_present == 0 && fetch->partials)
+        *ret_present = partials_present(fetch->partials, etag, size);
+    return *ret_present >= size && size > 0 ? FETCH_WHOLE : *ret_present > 0 ? FETCH_PARTIAL : FETCH_ABSENT;
 }
 
 // --- all of it

@@ -46,7 +46,8 @@ struct fetch_options {
     int connections;        // ranges under way at once, at most
     publish_tree_fn *tree;  // all files of a commit, for publish_file(); called on a keeper with a struct
                             // fetch_commit as `userdata`
-    void *userdata;         // of what follows, and in struct fetch_commit
+    void *list_userdata;    // in there
+    void *userdata;         // of what follows
     void (*on_bad)(void *userdata,
                    uint64_t tag); // bytes that were given away for the file `tag` were wrong. May be NULL
 };
@@ -76,6 +77,9 @@ void fetch_close(struct fetch_reader *reader);
 // Fetches all of a file because it is likely to be wanted soon, after what somebody waits for. Nothing is said when
 // that fails.
 void fetch_ahead(struct fetch *fetch, const struct fetch_source *source);
+
+// A file whose blob is in the cache lacks its link there: it is made, later.
+void fetch_link(struct fetch *fetch, const struct fetch_source *source);
 
 // Some bytes of an answer: in memory, good until the callback returns; or, `mem` NULL, at `offset` of `fd`.
 struct fetch_piece {

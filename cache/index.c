@@ -388,6 +388,14 @@ int index_tree(struct index *ix, const struct repo *repo, const char *commit, st
     return error < 0 ? error : tree_find(&ix->writer, key, commit, ret_tree);
 }
 
+int index_tree_known(struct index *ix, const struct repo *repo, const char *commit, struct index_tree *ret_tree)
+{
+    char key[DB_KEY_SIZE];
+    db_key(ix, repo, key);
+    UTIL_LOCKED(&ix->reader.lock);
+    return tree_find(&ix->reader, key, commit, ret_tree);
+}
+
 // Reads the tree's next ordinal and pass into the index's fields.
 static int pass_load(struct index *ix)
 {

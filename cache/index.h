@@ -62,6 +62,9 @@ struct index_tree {
 // The tree of a repo's commit; makes an empty one if there is none.
 int index_tree(struct index *index, const struct repo *repo, const char *commit, struct index_tree *ret_tree);
 
+// The same, if there is one. -ENOENT.
+int index_tree_known(struct index *index, const struct repo *repo, const char *commit, struct index_tree *ret_tree);
+
 // Reading the whole list of a tree: start, add as often as needed, then finish or abandon. All of it is one transaction
 // of the calling thread; other writers wait, readers go on. After an error the only call left is abandon.
 //

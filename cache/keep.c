@@ -630,3 +630,61 @@ void keep_refresh(struct blob *blob)
 {
     keeper_add(blob, &blob->refresh_waits, &blob->refresh_work, refresh_work, true);
 }
+
+// --- links
+
+struct link_work {
+    struct pool_work work;
+    struct fetch *fetch;
+    struct repo repo;
+    char commit[NAMES_COMMIT_SIZE];
+    char ref[NAMES_REF_SIZE];
+    char etag[NAMES_ETAG_SIZE];
+    int64_t size;
+    char path[];
+};
+
+static void link_work(struct pool_work *work)
+{
+    struct link_work *link = (struct link_work *) (void *) work;
+    struct fetch *fetch = link->fetch;
+    struct fetch_commit commit = {
+        .userdata = fetch->options.list_userdata,
+        .repo = &link->repo,
+        .commit = link->commit,
+    };
+    struct publish p = {
+        .cache = fetch->cache_path,
+        .repo = &link->repo,
+        .commit = link->commit,
+        .path = link->path,
+        .etag = link->etag,
+        .size = link->size,
+        .fd = -1,
+        .ref = *link->ref ? link->ref : NULL,
+        .tree = fetch->options.tree,
+        .userdata = &commit,
+        .timeout_ms = PUBLISH_WAIT_MS,
+    };
+    int error = publish_file(&p);
+    if (error < 0)
+        log_info("%s@%s: %s: its link cannot be made: %s", link->repo.id, link->commit, link->path, strerror(-error));
+    free(link);
+}
+
+void fetch_link(struct fetch *fetch, const struct fetch_source *source)
+{
+    size_t size = strlen(source->path) + 1;
+    struct link_work *link = fetch->cache_path && fetch->keepers ? calloc(1, sizeof *link + size) : NULL;
+    if (!link)
+        return;
+    link->work.fn = link_work;
+    link->fetch = fetch;
+    link->repo = *source->repo;
+    link->size = source->size;
+    snprintf(link->commit, sizeof link->commit, "%s", source->commit);
+    snprintf(link->ref, sizeof link->ref, "%s", source->ref ? source->ref : "");
+    snprintf(link->etag, sizeof link->etag, "%s", source->etag);
+    memcpy(link->path, source->path, size);
+    pool_add(fetch->keepers, &link->work, false);
+}

@@ -342,7 +342,7 @@ int layout_refs(const struct layout *layout, const struct repo *repo, layout_ref
 }
 
 int layout_ref(const struct layout *layout, const struct repo *repo, const char *ref,
-               char ret_commit[NAMES_COMMIT_SIZE])
+               char ret_commit[NAMES_COMMIT_SIZE], int64_t *ret_written_ms)
 {
     if (!names_ref_ok(ref))
         return -ENOENT;
@@ -355,6 +355,8 @@ int layout_ref(const struct layout *layout, const struct repo *repo, const char 
         return -errno;
     if (!S_ISREG(st.st_mode))
         return S_ISDIR(st.st_mode) ? -ENOENT : -EPERM;
+    if (ret_written_ms)
+        *ret_written_ms = (int64_t) st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
     return read_commit(fd, util_now_ms() + REF_WAIT_MS, ret_commit);
 }
 
@@ -444,6 +446,18 @@ int layout_dir_open(const struct layout *layout, const struct repo *repo, const 
     if (!join_commit(commit, dir, rest))
         return -ENOENT;
     return open_in_cache(layout, repo, "snapshots", rest, LIST_FLAGS, ret_fd);
+}
+
+bool layout_has_file(const struct layout *layout, const struct repo *repo, const char *commit, const char *path)
+{
+    _cleanup_close_ int dir = -1;
+    _cleanup_free_ char *parent = strdup(path);
+    char *slash = parent ? strrchr(parent, '/') : NULL;
+    if (slash)
+        *slash = '\0';
+    struct stat st;
+    return parent && layout_dir_open(layout, repo, commit, slash ? parent : "", &dir) == 0 &&
+           fstatat(dir, slash ? slash + 1 : parent, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 bool layout_no_exist(const struct layout *layout, const struct repo *repo, const char *commit, const char *path)

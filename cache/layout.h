@@ -46,9 +46,9 @@ bool layout_has_repo(const struct layout *layout, const struct repo *repo);
 int layout_refs(const struct layout *layout, const struct repo *repo, layout_ref_fn *fn, void *userdata);
 
 // The commit a ref points at. A trailing newline is allowed, a file that is being rewritten (empty) is read again for
-// up to 50 ms. 0, -ENOENT, -errno.
+// up to 50 ms. *ret_written_ms, which may be NULL, is when it was written (ms of CLOCK_REALTIME). 0, -ENOENT, -errno.
 int layout_ref(const struct layout *layout, const struct repo *repo, const char *ref,
-               char ret_commit[NAMES_COMMIT_SIZE]);
+               char ret_commit[NAMES_COMMIT_SIZE], int64_t *ret_written_ms);
 
 // Every commit that has a directory in `snapshots`, in no order; what `hf cache rm` and `prune` leave in `trees` does
 // not count. 0, -errno.
@@ -69,6 +69,9 @@ int layout_tree_open(const struct layout *layout, const struct repo *repo, const
 // followed. 0, -ENOENT, -ENOTDIR, -EPERM (a link is in the way), -errno.
 int layout_dir_open(const struct layout *layout, const struct repo *repo, const char *commit, const char *dir,
                     int *ret_fd);
+
+// Whether there is a file or a link at `snapshots/<commit>/<path>`, wherever it leads.
+bool layout_has_file(const struct layout *layout, const struct repo *repo, const char *commit, const char *path);
 
 // What one name in a snapshot's directory is.
 struct layout_entry {

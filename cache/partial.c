@@ -60,6 +60,22 @@ int partials_unnamed(struct partials *all, int64_t size, int *ret_fd)
     return datafile_unnamed(all->dir_fd, size, ret_fd);
 }
 
+int64_t partials_present(struct partials *all, const char *etag, int64_t size)
+{
+    struct index_partial row;
+    _cleanup_free_ unsigned char *bits = NULL;
+    size_t len;
+    struct blockmap map;
+    int64_t present = 0;
+    if (index_partial_load(all->index, etag, &row, &bits, &len) < 0 || row.size != size ||
+        blockmap_init(&map, size) < 0)
+        return 0;
+    if (blockmap_load(&map, bits, len))
+        present = map.present;
+    blockmap_free(&map);
+    return present;
+}
+
 // --- one partial
 
 // Takes over the row's map if it is about `id`. 1 if so, 0 if there is no such row, -ENOMEM, -EUCLEAN.

@@ -38,6 +38,9 @@ void partials_close(struct partials *partials);
 // A file of `size` bytes without a name, in the same place. 0 or -errno.
 int partials_unnamed(struct partials *partials, int64_t size, int *ret_fd);
 
+// How many bytes of a blob the index says are there; 0 if it knows nothing of it.
+int64_t partials_present(struct partials *partials, const char *etag, int64_t size);
+
 // The partial blob of an etag, made if there is none; there is one struct per etag in the process, counted. `etag` must
 // name the content: whose etags do not (a mirror's), the caller makes them unique. 0; -EINVAL when the etag is not well
 // formed, or is known with another size; -EUCLEAN of the index; -errno (-ENOSPC, -EROFS, -EACCES: go on without

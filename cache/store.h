@@ -6,9 +6,11 @@
 #ifndef CACHE_STORE_H
 #define CACHE_STORE_H
 
+#include "cache/fetch.h"
 #include "cache/index.h"
 #include "cache/layout.h"
 #include "cache/names.h"
+#include "cache/remote.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,15 +25,31 @@ struct store;
 // The files of one repo at one commit. Lives as long as the store; its number is never given to another.
 struct snapshot;
 
-struct store_options {
-    const char *cache_path;
-    const char *state_dir; // NULL: places_state_dir(); caches may share one
-    bool index_in_memory;
+struct store_hub_options {
+    const char *endpoint; // NULL: HF_ENDPOINT, else https://huggingface.co
+    bool offline;         // never ask; as HF_HUB_OFFLINE
+    int connections;      // ranges fetched at once; 0: 16
+    int timeout_ms;       // no byte for so long ends a request; 0: 15 s
+    int ref_ttl_ms;       // how long the Hub's answer on a ref is taken for its meaning; -1: 60 s
+    bool publish;         // put whole blobs into the cache
+    // Bytes that were given away for the file that was opened with `tag` were wrong. Called on a thread of the store's.
+    void (*on_bad)(void *userdata, uint64_t tag);
+    void *userdata;
 };
 
-// Never fails because of the index. 0, or layout_open()'s errors.
+struct store_options {
+    const char *cache_path;
+    const char *state_dir;               // NULL: places_state_dir(); caches may share one
+    bool index_in_memory;                // and nothing else is written there
+    const struct store_hub_options *hub; // NULL: the cache alone, and no threads
+};
+
+// Never fails because of the index. 0, layout_open()'s errors, -EINVAL when the endpoint is no web address, -errno.
 int store_open(const struct store_options *options, struct store **ret_store);
 void store_close(struct store *store);
+
+// Answers all who wait and ends all threads of the store. Files that are open may still be closed.
+void store_stop(struct store *store);
 const struct layout *store_layout(const struct store *store);
 
 // Whether the index is in memory only; why, and where it is otherwise ("" if nowhere).
@@ -43,12 +61,38 @@ const char *store_index_path(const struct store *store);
 bool store_has_repo(struct store *store, const struct repo *repo);
 bool store_has_org(struct store *store, enum repo_type type, const char *org);
 
+// Whether there may be such a repo: without a request, so also if nobody has asked the Hub yet.
+bool store_may_have_repo(struct store *store, const struct repo *repo);
+bool store_is_online(const struct store *store);
+const char *store_endpoint(const struct store *store);
+
 // All repos, sorted by type and id. The caller frees *ret_repos. Returns their number or -errno.
 ssize_t store_repos(struct store *store, struct repo **ret_repos);
+// And those of which something was resolved since the start.
+ssize_t store_all_repos(struct store *store, struct repo **ret_repos);
+
+// The refs of a repo as the Hub has them, in no order. 0, -EINPROGRESS, -ENOENT (no such repo), or an error after all
+// that was known; or what the callback returned.
+int store_refs(struct store *store, const struct repo *repo, layout_ref_fn *fn, void *userdata);
+
+// -EINPROGRESS, from here on: the Hub is being asked. Take store_answers() before the call, then have store_wait() call
+// you back (remote_wait()) and call again.
+uint64_t store_answers(struct store *store);
+void store_wait(struct store *store, uint64_t seen, struct remote_waiter *waiter);
+
+// What the Hub said last of a repo, for people; "" if nothing.
+void store_hub_error(struct store *store, const struct repo *repo, char ret_text[512]);
+
+// The commit that a ref means now; `fresh`: the Hub is asked, if it can be. Errors as below.
+int store_ref(struct store *store, const struct repo *repo, const char *ref, bool fresh,
+              char ret_commit[NAMES_COMMIT_SIZE]);
 
 // The snapshot a revision (a ref or a commit) of a repo means now. 0; -ENOENT when there is no such revision;
-// -ENETUNREACH when there is, but nothing of its commit is known here; -errno.
+// -ENETUNREACH when there is, but nothing of its commit is known here; -EINPROGRESS; -EACCES, -EIO of the Hub; -errno.
 int store_resolve(struct store *store, const struct repo *repo, const char *revision, struct snapshot **ret_snapshot);
+
+// The snapshot of a commit of which something is known here; the Hub is never asked. -ENOENT if nothing is.
+int store_known(struct store *store, const struct repo *repo, const char *commit, struct snapshot **ret_snapshot);
 
 // By number; NULL if it was never given.
 struct snapshot *store_snapshot(struct store *store, uint32_t number);
@@ -60,6 +104,10 @@ int store_commits(struct store *store, const struct repo *repo, layout_commit_fn
 const struct repo *snapshot_repo(const struct snapshot *snapshot);
 const char *snapshot_commit(const struct snapshot *snapshot);
 uint32_t snapshot_number(const struct snapshot *snapshot);
+
+// When the commit was made, in seconds since 1970; INDEX_NO_DATE if that is not known. Never changes once an entry of
+// the snapshot was asked for.
+int64_t snapshot_date(const struct snapshot *snapshot);
 
 // All files of the commit are known: what is and what is not in it will never change.
 bool snapshot_complete(const struct snapshot *snapshot);
@@ -89,11 +137,25 @@ int store_files(struct store *store, struct snapshot *snapshot, uint32_t after, 
 // The path of an entry in its snapshot; the caller frees it.
 int store_path(struct store *store, struct snapshot *snapshot, uint32_t ordinal, char **ret_path);
 
-// Opens the bytes of a file that is whole. 0; -ENETUNREACH when it is not on disk; -EPERM, -EIO as
-// layout_file_open(); -ESTALE; -errno. What failed is said in one line of the log.
-int store_file_open(struct store *store, struct snapshot *snapshot, uint32_t ordinal, int *ret_fd, int64_t *ret_size);
+// A file that is open: whole on disk (`fd`, the caller closes it), or to be fetched (`reader`, fetch_close()).
+struct store_file {
+    int fd; // -1
+    int64_t size;
+    struct fetch_reader *reader; // NULL
+};
+
+// Opens a file; asks nothing of the Hub. `tag` is for on_bad. 0; -ENETUNREACH when it is not on disk and cannot be
+// fetched; -EPERM, -EIO as layout_file_open(); -ESTALE; -errno. What failed is said in one line of the log.
+int store_file_open(struct store *store, struct snapshot *snapshot, uint32_t ordinal, uint64_t tag,
+                    struct store_file *ret_file);
 
 // Whether an entry's bytes are all on disk, as store_entry() gave it.
 bool store_file_whole(struct store *store, struct snapshot *snapshot, const struct entry *entry);
+
+// Bytes of one that is not whole that are on disk.
+int64_t store_file_present(struct store *store, const struct entry *entry);
+
+// What fetches; NULL without a Hub.
+struct fetch *store_fetch(struct store *store);
 
 #endif

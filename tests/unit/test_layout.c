@@ -402,20 +402,20 @@ static void refs_are_listed_with_their_slashes(void **state)
     assert_int_equal(count, 1);
 
     char commit[NAMES_COMMIT_SIZE] = "same";
-    assert_int_equal(layout_ref(layout, &repo, "no/such", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "main/below", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "refs/pr", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "../refs/main", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "long", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "short", commit), -ENOENT);
-    assert_int_equal(layout_ref(layout, &repo, "link", commit), -EPERM);
-    assert_int_equal(layout_ref(layout, &repo, "dir/ref", commit), -EPERM);
-    assert_int_equal(layout_ref(layout, &repo, "fifo", commit), -EPERM);
-    assert_int_equal(layout_ref(layout, &other, "main", commit), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "no/such", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "main/below", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "refs/pr", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "../refs/main", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "long", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "short", commit, NULL), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "link", commit, NULL), -EPERM);
+    assert_int_equal(layout_ref(layout, &repo, "dir/ref", commit, NULL), -EPERM);
+    assert_int_equal(layout_ref(layout, &repo, "fifo", commit, NULL), -EPERM);
+    assert_int_equal(layout_ref(layout, &other, "main", commit, NULL), -ENOENT);
     assert_string_equal(commit, "same");
-    assert_int_equal(layout_ref(layout, &repo, "refs/pr/1", commit), 0);
+    assert_int_equal(layout_ref(layout, &repo, "refs/pr/1", commit, NULL), 0);
     assert_string_equal(commit, COMMIT2);
-    assert_int_equal(layout_ref(layout, &repo, "windows", commit), 0);
+    assert_int_equal(layout_ref(layout, &repo, "windows", commit, NULL), 0);
     assert_string_equal(commit, COMMIT2);
 }
 
@@ -426,7 +426,7 @@ static void a_ref_with_a_nul_in_it_is_none(void **state)
     _cleanup_close_ int fd = openat(root_fd, C(REPO "refs/main"), O_WRONLY);
     assert_int_equal(write(fd, COMMIT "\0junk", 45), 45);
     char commit[NAMES_COMMIT_SIZE];
-    assert_int_equal(layout_ref(layout, &repo, "main", commit), -ENOENT);
+    assert_int_equal(layout_ref(layout, &repo, "main", commit, NULL), -ENOENT);
 }
 
 static void *rewrite_slowly(void *arg)
@@ -451,7 +451,7 @@ static void a_ref_that_is_rewritten_in_place_is_waited_for(void **state)
         assert_int_equal(pthread_create(&thread, NULL, rewrite_slowly, &fd), 0);
         char commit[NAMES_COMMIT_SIZE] = "";
         struct seen seen = { 0 };
-        int r = listed ? layout_refs(layout, &repo, on_ref, &seen) : layout_ref(layout, &repo, "main", commit);
+        int r = listed ? layout_refs(layout, &repo, on_ref, &seen) : layout_ref(layout, &repo, "main", commit, NULL);
         pthread_join(thread, NULL);
         assert_int_equal(r, 0);
         if (listed)
@@ -845,7 +845,7 @@ static void directories_may_be_links(void **state)
         move_away(moved[i], to);
         make_link(absolute(to), moved[i]);
         char commit[NAMES_COMMIT_SIZE];
-        assert_int_equal(layout_ref(layout, &repo, "main", commit), 0);
+        assert_int_equal(layout_ref(layout, &repo, "main", commit, NULL), 0);
         assert_int_equal(open_file_as("config.json", ETAG, "", 5), 0);
         assert_int_equal(open_file_as("big.bin", ETAG2, XET, 6), 0);
         assert_int_equal(entry_in("", "config.json").kind, LAYOUT_FILE);
@@ -866,7 +866,7 @@ static void directories_may_be_links(void **state)
         if (i == 0)
             assert_int_equal(open_file_as("config.json", ETAG, "", 5), -EPERM);
         else if (i == 1)
-            assert_int_equal(layout_ref(layout, &repo, "main", commit), -EPERM);
+            assert_int_equal(layout_ref(layout, &repo, "main", commit, NULL), -EPERM);
         else if (i == 2)
             assert_int_equal(layout_tree_open(layout, &repo, COMMIT, &fd, &st), -EPERM);
         else
