@@ -29,7 +29,10 @@ struct remote_options {
 // `hub` and `index` stay the caller's and must outlive the result. 0, -ENOMEM, -errno of the thread.
 int remote_new(struct hub *hub, struct index *index, const struct remote_options *options, struct remote **ret_remote);
 
-// Ends what is under way, calls all waiters, ends the thread. Before hub_free(). NULL is fine.
+// Ends what is under way, calls all waiters, ends the thread; from then on nothing is asked any more. Before
+// hub_free().
+void remote_stop(struct remote *remote);
+// Stops it, if that was not done. NULL is fine.
 void remote_free(struct remote *remote);
 
 // What a ref means, by the Hub's last answer. An answer older than the ref's time to live is given all the same, and

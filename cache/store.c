@@ -137,6 +137,11 @@ int64_t snapshot_date(const struct snapshot *snapshot)
     return snapshot->date;
 }
 
+bool snapshot_is_void(struct store *store, const struct snapshot *snapshot)
+{
+    return snapshot->generation != index_generation(store->index);
+}
+
 bool snapshot_complete(const struct snapshot *snapshot)
 {
     return snapshot->complete;
@@ -275,7 +280,8 @@ static int snapshot_ask(struct store *store, struct snapshot *s)
             return error;
         if (error == -EINPROGRESS && !s->local)
             return error;
-        s->local = error < 0; // what is on disk has to do; should the Hub answer later, all the better
+        s->local |= error < 0; // what is on disk has to do; should the Hub answer later, all the better
+        s->dated |= s->local;
     }
     if (s->tree.complete && !s->dated) {
         int error = s->tree.date == INDEX_NO_DATE ? remote_date(store->remote, &s->repo, s->commit, &s->tree) : 0;
@@ -308,16 +314,16 @@ static int snapshot_ready(struct store *store, struct snapshot *s, bool ask)
         s->date = s->tree.date;
         s->dated = true;
     }
-    s->complete = s->tree.complete && (s->dated || !ask);
+    s->complete = s->tree.complete && s->dated;
     if (!s->complete)
         s->list_check_ms = util_now_ms() + CHECK_MS;
     return 0;
 }
 
 // Brings one directory up to date; a no-op where all is known.
-static int dir_ready(struct store *store, struct snapshot *s, uint32_t dir)
+static int dir_ready(struct store *store, struct snapshot *s, uint32_t dir, bool ask)
 {
-    int error = snapshot_ready(store, s, true);
+    int error = snapshot_ready(store, s, ask);
     if (error < 0 || s->complete)
         return error;
     UTIL_LOCKED(&s->lock);
@@ -384,6 +390,12 @@ static void binding_set(struct store *store, const struct repo *repo, const char
     struct binding *b = binding_of(store, repo, ref);
     if (b)
         b->snapshot = snapshot;
+    store_led_to(snapshot, ref);
+}
+
+void store_led_to(struct snapshot *snapshot, const char *ref)
+{
+    UTIL_LOCKED(&snapshot->ahead_lock);
     snprintf(snapshot->ref, sizeof snapshot->ref, "%s", ref);
 }
 
@@ -466,16 +478,24 @@ int store_lookup(struct store *store, struct snapshot *s, uint32_t dir, const ch
 {
     if (strlen(name) >= INDEX_NAME_SIZE)
         return -ENAMETOOLONG;
-    int error = dir_ready(store, s, dir);
+    int error = dir_ready(store, s, dir, true);
     if (error < 0)
         return error;
     snapshot_touch(s);
     return store_index_check(store, s->generation, index_entry_named(store->index, s->tree.id, dir, name, ret_entry));
 }
 
-int store_list_start(struct store *store, struct snapshot *s, uint32_t dir)
+int store_list_start(struct store *store, struct snapshot *s, uint32_t dir, bool ask)
 {
-    return dir_ready(store, s, dir);
+    return dir_ready(store, s, dir, ask);
+}
+
+bool store_is_listed(struct snapshot *s)
+{
+    if (s->complete)
+        return true;
+    UTIL_LOCKED(&s->lock);
+    return s->tree.complete;
 }
 
 int store_files(struct store *store, struct snapshot *s, uint32_t after, struct entry *ret_entries, int max)

@@ -91,6 +91,9 @@ int store_ref(struct store *store, const struct repo *repo, const char *ref, boo
 // -ENETUNREACH when there is, but nothing of its commit is known here; -EINPROGRESS; -EACCES, -EIO of the Hub; -errno.
 int store_resolve(struct store *store, const struct repo *repo, const char *revision, struct snapshot **ret_snapshot);
 
+// Notes the ref that led to a snapshot: what is published of it goes under that ref, too.
+void store_led_to(struct snapshot *snapshot, const char *ref);
+
 // The snapshot of a commit of which something is known here; the Hub is never asked. -ENOENT if nothing is.
 int store_known(struct store *store, const struct repo *repo, const char *commit, struct snapshot **ret_snapshot);
 
@@ -109,6 +112,12 @@ uint32_t snapshot_number(const struct snapshot *snapshot);
 // the snapshot was asked for.
 int64_t snapshot_date(const struct snapshot *snapshot);
 
+// Its entries are void, since the index was lost: it must be resolved again.
+bool snapshot_is_void(struct store *store, const struct snapshot *snapshot);
+
+// Whether the list of the commit's files is known; other than snapshot_complete() also before anybody has used it.
+bool store_is_listed(struct snapshot *snapshot);
+
 // All files of the commit are known: what is and what is not in it will never change.
 bool snapshot_complete(const struct snapshot *snapshot);
 
@@ -124,8 +133,8 @@ int store_entry(struct store *store, struct snapshot *snapshot, uint32_t ordinal
 int store_lookup(struct store *store, struct snapshot *snapshot, uint32_t dir, const char *name,
                  struct entry *ret_entry);
 
-// Brings a directory up to date once, before it is listed with store_list(). 0 or -errno.
-int store_list_start(struct store *store, struct snapshot *snapshot, uint32_t dir);
+// Brings a directory up to date once, before it is listed with store_list(); `ask`: the Hub may be asked. 0 or -errno.
+int store_list_start(struct store *store, struct snapshot *snapshot, uint32_t dir, bool ask);
 // Up to `max` entries after the name `after` in byte order. Returns their number or -errno.
 int store_list(struct store *store, struct snapshot *snapshot, uint32_t dir, const char *after,
                struct entry *ret_entries, int max);
@@ -143,6 +152,9 @@ struct store_file {
     int64_t size;
     struct fetch_reader *reader; // NULL
 };
+
+// Whether the Hub gives away the bytes of a file. 0, or -errno and why in ret_text. Waits.
+int store_probe(struct store *store, struct snapshot *snapshot, uint32_t ordinal, char ret_text[512]);
 
 // Opens a file; asks nothing of the Hub. `tag` is for on_bad. 0; -ENETUNREACH when it is not on disk and cannot be
 // fetched; -EPERM, -EIO as layout_file_open(); -ESTALE; -errno. What failed is said in one line of the log.

@@ -38,15 +38,10 @@ static int file_open(struct store *store, const struct snapshot *s, const struct
     return 0;
 }
 
-// `path` must outlive it.
-static struct fetch_source file_source(struct store *store, const struct snapshot *s, const struct entry *e,
-                                       const char *path, uint64_t tag)
+// `path` and `ref` must outlive it.
+static struct fetch_source file_source(const struct snapshot *s, const struct entry *e, const char *path,
+                                       const char *ref, uint64_t tag)
 {
-    const char *ref;
-    {
-        UTIL_LOCKED(&store->lock);
-        ref = s->ref; // only ever replaced as a whole by another ref that led here
-    }
     return (struct fetch_source){
         .repo = &s->repo,
         .commit = s->commit,
@@ -56,6 +51,12 @@ static struct fetch_source file_source(struct store *store, const struct snapsho
         .ref = ref,
         .tag = tag,
     };
+}
+
+static void snapshot_ref(struct snapshot *s, char ret_ref[NAMES_REF_SIZE])
+{
+    UTIL_LOCKED(&s->ahead_lock);
+    memcpy(ret_ref, s->ref, NAMES_REF_SIZE);
 }
 
 static const char *file_problem(int error)
@@ -104,7 +105,7 @@ static bool reads_in_order(struct snapshot *s, const struct entry *e, char ret_a
 // Small files that come after this one are fetched before they are asked for.
 static void fetch_next_ones(struct store *store, struct snapshot *s, const struct entry *e)
 {
-    char after[INDEX_NAME_SIZE];
+    char after[INDEX_NAME_SIZE], ref[NAMES_REF_SIZE];
     if (!store->online || !reads_in_order(s, e, after))
         return;
     if (strcmp(after, e->name) < 0)
@@ -112,6 +113,7 @@ static void fetch_next_ones(struct store *store, struct snapshot *s, const struc
     struct entry *entries = malloc(AHEAD_FILES * sizeof *entries);
     if (!entries)
         return;
+    snapshot_ref(s, ref);
     // Up to so many after the one that is opened now.
     int near = store_list(store, s, e->parent, e->name, entries, AHEAD_FILES);
     for (int i = 0; i < near; i++) {
@@ -121,7 +123,7 @@ static void fetch_next_ones(struct store *store, struct snapshot *s, const struc
         _cleanup_free_ char *path = NULL;
         _cleanup_close_ int fd = -1;
         if (store_path(store, s, n->ordinal, &path) == 0 && file_open(store, s, n, path, &fd) == -ENOENT) {
-            struct fetch_source source = file_source(store, s, n, path, 0);
+            struct fetch_source source = file_source(s, n, path, ref, 0);
             fetch_ahead(store->fetch, &source);
         }
     }
@@ -143,7 +145,9 @@ static int open_to_fetch(struct store *store, struct snapshot *s, const struct e
     int64_t present;
     if (!store->online && fetch_state(store->fetch, e->etag, e->size, &present) == FETCH_ABSENT)
         return -ENOENT;
-    struct fetch_source source = file_source(store, s, e, path, tag);
+    char ref[NAMES_REF_SIZE];
+    snapshot_ref(s, ref);
+    struct fetch_source source = file_source(s, e, path, ref, tag);
     int error = fetch_open(store->fetch, &source, &ret_file->reader);
     if (error == 0 && e->size <= FETCH_SMALL)
         fetch_next_ones(store, s, e);
@@ -156,7 +160,9 @@ static void link_if_missing(struct store *store, struct snapshot *s, const struc
     if (!store->online || !store->publish || !s->complete || scan_is_identity(e->etag) ||
         layout_has_file(store->layout, &s->repo, s->commit, path))
         return;
-    struct fetch_source source = file_source(store, s, e, path, 0);
+    char ref[NAMES_REF_SIZE];
+    snapshot_ref(s, ref);
+    struct fetch_source source = file_source(s, e, path, ref, 0);
     fetch_link(store->fetch, &source);
 }
 

@@ -93,7 +93,7 @@ void store_stop(struct store *store)
         return;
     store->stopped = true;
     if (store->remote)
-        remote_free(util_take_ptr(store->remote));
+        remote_stop(store->remote);
     if (store->fetch)
         fetch_stop(store->fetch);
 }
@@ -102,6 +102,7 @@ void store_hub_close(struct store *store)
 {
     store_stop(store);
     fetch_free(store->fetch);
+    remote_free(store->remote);
     partials_close(store->partials);
     hub_free(store->hub);
     http_free(store->http);
@@ -137,4 +138,36 @@ void store_hub_error(struct store *store, const struct repo *repo, char ret_text
 struct fetch *store_fetch(struct store *store)
 {
     return store->fetch;
+}
+
+// --- whether a file can be had
+
+struct probe {
+    int error;
+    char *text;
+};
+
+static void probe_done(void *userdata, const struct hub_error *error, const struct hub_file *file)
+{
+    struct probe *probe = userdata;
+    (void) file;
+    probe->error = error->error;
+    snprintf(probe->text, 512, "%s", error->text);
+}
+
+int store_probe(struct store *store, struct snapshot *s, uint32_t ordinal, char ret_text[512])
+{
+    _cleanup_free_ char *path = NULL;
+    int error = store_path(store, s, ordinal, &path);
+    if (error < 0)
+        return error;
+    struct probe probe = { .error = -ETIMEDOUT, .text = ret_text };
+    struct hub_call *call;
+    snprintf(ret_text, 512, "%s@%.12s/%s: the Hub does not answer: try again later", s->repo.id, s->commit, path);
+    error = hub_resolve(store->hub, &s->repo, s->commit, path, probe_done, &probe, &call);
+    if (error < 0)
+        return error;
+    error = hub_wait(call, REMOTE_WAIT_MS);
+    hub_release(call);
+    return error < 0 ? error : probe.error;
 }

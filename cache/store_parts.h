@@ -19,7 +19,6 @@ struct snapshot {
     uint32_t number;
     unsigned generation; // of the index it belongs to; void when that has moved on
     struct snapshot *next;
-    char ref[NAMES_REF_SIZE]; // that led to it last, "" if none; guarded by the store's lock
 
     atomic_bool complete;
     atomic_int holds;
@@ -34,7 +33,8 @@ struct snapshot {
     bool local; // the Hub could not be asked: what is on disk has to do, and nobody waits for the Hub any more
     bool dated; // its date is known, or cannot be had
 
-    pthread_mutex_t ahead_lock; // guards what follows: how its files are opened
+    pthread_mutex_t ahead_lock; // guards what follows, a leaf: how it and its files are opened
+    char ref[NAMES_REF_SIZE];   // that led to it last, "" if none
     uint32_t last_dir;
     int run;                          // files opened in byte order, one after the other
     char last_name[INDEX_NAME_SIZE];  // the one opened last

@@ -20,7 +20,27 @@ struct counting {
     struct survey *survey;
     struct blob *blobs; // sorted
     size_t count, room;
+    char (*commits)[NAMES_COMMIT_SIZE]; // in the cache, or looked at since the start
+    size_t commit_count, commit_room;
 };
+
+static int commit_add(void *userdata, const char *commit)
+{
+    struct counting *c = userdata;
+    for (size_t i = 0; i < c->commit_count; i++)
+        if (strcmp(c->commits[i], commit) == 0)
+            return 0;
+    if (c->commit_count == c->commit_room) {
+        size_t room = c->commit_room ? c->commit_room * 2 : 8;
+        void *commits = reallocarray(c->commits, room, sizeof *c->commits);
+        if (!commits)
+            return -ENOMEM;
+        c->commits = commits;
+        c->commit_room = room;
+    }
+    memcpy(c->commits[c->commit_count++], commit, NAMES_COMMIT_SIZE);
+    return 0;
+}
 
 static int blob_add(void *userdata, const char *etag, int64_t size)
 {
@@ -61,6 +81,13 @@ static void count_file(const struct counting *c, struct snapshot *s, const struc
     if (is_whole(c, s, e)) {
         survey->whole_files++;
         survey->whole_bytes += e->size;
+        return;
+    }
+    int64_t present = store_file_present(c->store, e);
+    if (present > 0) {
+        survey->partial_files++;
+        survey->partial_bytes += e->size;
+        survey->present_bytes += present;
     } else {
         survey->absent_files++;
         survey->absent_bytes += e->size;
@@ -70,7 +97,7 @@ static void count_file(const struct counting *c, struct snapshot *s, const struc
 // Has all directories of a snapshot read that has no list of its files.
 static int read_dirs(struct store *store, struct snapshot *s, uint32_t dir)
 {
-    int count = store_list_start(store, s, dir);
+    int count = store_list_start(store, s, dir, false);
     if (count < 0)
         return count;
     struct entry *entries = malloc(BATCH * sizeof *entries);
@@ -104,14 +131,13 @@ static void count_files(const struct counting *c, struct snapshot *s)
     free(entries);
 }
 
-static int count_commit(void *userdata, const char *commit)
+static int count_commit(const struct counting *c, const char *commit)
 {
-    const struct counting *c = userdata;
     struct snapshot *s;
-    if (store_resolve(c->store, c->repo, commit, &s) < 0)
+    if (store_known(c->store, c->repo, commit, &s) < 0)
         return 0;
     c->survey->snapshots++;
-    if (!snapshot_complete(s))
+    if (!store_is_listed(s))
         read_dirs(c->store, s, 0);
     count_files(c, s);
     return 0;
@@ -125,9 +151,14 @@ int survey_repo(struct store *store, const struct repo *repo, struct survey *sur
     if (error == 0) {
         if (c.count > 0)
             qsort(c.blobs, c.count, sizeof *c.blobs, blob_compare);
-        error = layout_commits(store_layout(store), repo, count_commit, &c);
+        error = layout_commits(store_layout(store), repo, commit_add, &c);
+        if (error == 0)
+            error = store_commits(store, repo, commit_add, &c);
+        for (size_t i = 0; i < c.commit_count && error == 0; i++)
+            error = count_commit(&c, c.commits[i]);
     }
     free(c.blobs);
+    free(c.commits);
     return error;
 }
 
@@ -135,7 +166,7 @@ int survey_all(struct store *store, struct survey *ret_survey)
 {
     *ret_survey = (struct survey){ 0 };
     _cleanup_free_ struct repo *repos = NULL;
-    ssize_t count = store_repos(store, &repos);
+    ssize_t count = store_all_repos(store, &repos);
     for (ssize_t i = 0; i < count; i++)
         survey_repo(store, &repos[i], ret_survey);
     return count < 0 ? (int) count : 0;

@@ -10,7 +10,8 @@ struct survey {
     int64_t repos, snapshots;
     int64_t files, bytes; // in all snapshots
     int64_t whole_files, whole_bytes;
-    int64_t absent_files, absent_bytes; // bytes: as far as known
+    int64_t partial_files, partial_bytes, present_bytes; // bytes of the files, and those of them that are here
+    int64_t absent_files, absent_bytes;                  // bytes: as far as known
 };
 
 // Adds one repo's snapshots. 0, or -errno if they cannot be listed; what cannot be read in them is absent.

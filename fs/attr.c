@@ -43,10 +43,13 @@ static struct stat attr_common(const struct fs *fs, mode_t mode, int64_t size, t
     };
 }
 
-// The commit's date is not known here: up to 2^27 seconds (four years) from its hash, so that another commit has
-// another time, and the same commit the same everywhere.
+// The commit's date. Where that is not known, 1980 and up to 2^27 seconds (four years) from its hash, so that another
+// commit has another time, and the same commit the same everywhere.
 static time_t snapshot_time(const struct snapshot *snapshot)
 {
+    int64_t date = snapshot_date(snapshot);
+    if (date != INDEX_NO_DATE)
+        return (time_t) date;
     const char *commit = snapshot_commit(snapshot);
     return EPOCH_1980 + (time_t) (XXH3_64bits(commit, strlen(commit)) & 0x7ffffff);
 }

@@ -4,7 +4,9 @@
 #include "cache/log.h"
 #include "cache/util.h"
 #include "fs/attr.h"
+#include "fs/park.h"
 #include "fs/place.h"
+#include "fs/root.h"
 
 #include <errno.h>
 #include <string.h>
@@ -102,16 +104,20 @@ void dir_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = fs_of(req);
     struct fuse_entry_param entry;
+    uint64_t seen = store_answers(fs->store);
+    uint64_t dir = root_node(fs, parent);
     int error = -ENOTDIR;
     if (fs_is_own(req)) {
         error = -ELOOP;
-    } else if (inode_is_dir(parent)) {
-        error = snapshot_lookup(fs, parent, name, &entry);
+    } else if (inode_is_dir(dir) && !(parent == FUSE_ROOT_ID && strcmp(name, PLACE_CONTROL_NAME) == 0)) {
+        error = snapshot_lookup(fs, dir, name, &entry);
     } else if (!inode_is_file(parent)) {
         const struct place *place = inodes_find(fs->inodes, parent);
         error = place ? place_lookup(fs, place, name, &entry) : -ESTALE;
     }
-    if (error < 0)
+    if (error == -EINPROGRESS)
+        park_lookup(req, parent, name, seen);
+    else if (error < 0)
         fuse_reply_err(req, -error);
     else if (fuse_reply_entry(req, &entry) < 0)
         inodes_forget(fs->inodes, entry.ino, 1);
@@ -137,6 +143,7 @@ void dir_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct stat st;
     double timeout = FS_TIMEOUT_SHORT;
     int error;
+    ino = root_node(fs, ino);
     if (fs_is_own(req)) {
         error = -ELOOP;
     } else if (inode_is_dir(ino) || inode_is_file(ino)) {
@@ -195,7 +202,7 @@ static int handle_open_snapshot(struct fs *fs, struct dir_handle *h, uint64_t in
         return -ESTALE;
     double timeout;
     h->ordinal = inode_ordinal(ino);
-    int error = store_list_start(fs->store, view->snapshot, h->ordinal);
+    int error = store_list_start(fs->store, view->snapshot, h->ordinal, true);
     if (error == 0)
         error = snapshot_getattr(fs, ino, &h->self, &timeout);
     if (error == 0)
@@ -236,7 +243,12 @@ static int handle_open(struct fs *fs, uint64_t ino, struct dir_handle **ret_hand
 void dir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct dir_handle *h;
-    int error = fs_is_own(req) ? -ELOOP : handle_open(fs_of(req), ino, &h);
+    uint64_t seen = store_answers(fs_of(req)->store);
+    int error = fs_is_own(req) ? -ELOOP : handle_open(fs_of(req), root_node(fs_of(req), ino), &h);
+    if (error == -EINPROGRESS) {
+        park_open(req, ino, fi, seen, dir_opendir);
+        return;
+    }
     if (error < 0) {
         fuse_reply_err(req, -error);
         return;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/file.h"
 
+#include "cache/fetch.h"
 #include "cache/log.h"
 #include "cache/util.h"
+#include "fs/park.h"
 #include "fs/passthrough.h"
 #include "fs/place.h"
 #include "fs/push.h"
@@ -17,7 +19,7 @@
 struct file {
     uint64_t nodeid;
     struct snapshot *snapshot;
-    int fd;
+    int fd; // -1: it was not whole when it was opened first
     int64_t size;
     int backing_id; // 0: cached mode
     unsigned opens; // guarded by the table's lock, as is the table
@@ -33,11 +35,12 @@ struct files {
 // One open(2).
 struct handle {
     struct fs_handle listed;
-    struct file *file; // NULL: a place
+    struct file *file;           // NULL: a place
+    struct fetch_reader *reader; // of a file that is not whole
     pthread_mutex_t lock;
-    struct push_reader reader; // guarded by it
+    struct push_reader pushed; // guarded by it
 
-    int fd;     // a place that is a file of the cache; -1 otherwise
+    int fd;     // a place that is a file of the cache, or a file that has become whole since it was opened first; -1
     char *text; // a place that we made
     size_t len;
 };
@@ -90,13 +93,14 @@ static struct file *files_find(struct files *files, uint64_t nodeid)
     return file;
 }
 
-// Counts one more open of a file that is open already; NULL if it is not.
+// Counts one more open of a whole file that is open already; NULL if it is not.
 static struct file *files_share(struct files *files, uint64_t nodeid)
 {
     UTIL_LOCKED(&files->lock);
     struct file *file = files_find(files, nodeid);
-    if (file)
-        file->opens++;
+    if (!file || file->fd < 0)
+        return NULL;
+    file->opens++;
     return file;
 }
 
@@ -110,17 +114,17 @@ static struct file *files_add(struct fs *fs, fuse_req_t req, struct file *made)
         return file;
     }
     made->opens = 1;
-    made->backing_id = passthrough_open(fs, req, made->fd);
+    made->backing_id = made->fd >= 0 ? passthrough_open(fs, req, made->fd) : 0;
     made->next = fs->files->by_id[made->nodeid % BUCKETS];
     fs->files->by_id[made->nodeid % BUCKETS] = made;
     fs->files->count++;
     return made;
 }
 
-static int file_acquire(struct fs *fs, fuse_req_t req, uint64_t nodeid, struct file **ret_file)
+static int file_acquire(struct fs *fs, fuse_req_t req, uint64_t nodeid, struct handle *h)
 {
-    *ret_file = files_share(fs->files, nodeid);
-    if (*ret_file)
+    h->file = files_share(fs->files, nodeid);
+    if (h->file)
         return 0;
     struct snapshot *snapshot = store_snapshot(fs->store, inode_owner(nodeid));
     if (!snapshot)
@@ -128,15 +132,22 @@ static int file_acquire(struct fs *fs, fuse_req_t req, uint64_t nodeid, struct f
     struct file *made = calloc(1, sizeof *made);
     if (!made)
         return -ENOMEM;
-    made->nodeid = nodeid;
-    made->snapshot = snapshot;
-    made->fd = -1;
-    int error = store_file_open(fs->store, snapshot, inode_ordinal(nodeid), &made->fd, &made->size);
-    if (error == 0)
-        *ret_file = files_add(fs, req, made);
-    if (error < 0 || *ret_file != made)
+    struct store_file opened;
+    int error = store_file_open(fs->store, snapshot, inode_ordinal(nodeid), nodeid, &opened);
+    if (error < 0) {
+        free(made);
+        return error;
+    }
+    *made = (struct file){ .nodeid = nodeid, .snapshot = snapshot, .fd = opened.fd, .size = opened.size };
+    h->reader = opened.reader;
+    h->file = files_add(fs, req, made);
+    if (h->file != made) {
+        // Whole by now, and open from when it was not: the mode stays, the bytes come from the disk.
+        if (h->file->fd < 0)
+            h->fd = util_take_fd(&made->fd);
         file_free(made);
-    return error;
+    }
+    return 0;
 }
 
 static void file_give_back(struct fs *fs, struct file *file)
@@ -159,6 +170,8 @@ static void handle_free(struct handle *h)
 {
     if (!h)
         return;
+    if (h->reader)
+        fetch_close(h->reader);
     pthread_mutex_destroy(&h->lock);
     util_close_p(&h->fd);
     free(h->text);
@@ -173,7 +186,7 @@ static void handle_free_left(struct fs_handle *handle)
 
 static int handle_open_file(struct fs *fs, fuse_req_t req, struct handle *h, uint64_t ino, struct fuse_file_info *fi)
 {
-    int error = file_acquire(fs, req, ino, &h->file);
+    int error = file_acquire(fs, req, ino, h);
     if (error < 0)
         return error;
     snapshot_hold(h->file->snapshot);
@@ -181,7 +194,7 @@ static int handle_open_file(struct fs *fs, fuse_req_t req, struct handle *h, uin
     fi->backing_id = h->file->backing_id;
 #endif
     fi->keep_cache = h->file->backing_id == 0; // the bytes of a blob never change
-    fi->noflush = true;
+    fi->noflush = !h->reader;
     return 0;
 }
 
@@ -190,6 +203,7 @@ static int handle_open_place(struct fs *fs, struct handle *h, uint64_t ino, stru
     const struct place *place = inodes_find(fs->inodes, ino);
     if (!place)
         return -ESTALE;
+    fi->noflush = true;
     fi->direct_io = true; // never kept: it may say something else next time
     return place->kind == PLACE_HUB_TREE ? place_open(fs, place, &h->fd) : place_text(fs, place, &h->text, &h->len);
 }
@@ -215,6 +229,7 @@ void file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     h->fd = -1;
     pthread_mutex_init(&h->lock, NULL);
     int error = -EISDIR;
+    uint64_t seen = store_answers(fs->store);
     if (fs_is_own(req))
         error = -ELOOP;
     else if (inode_is_file(ino))
@@ -223,7 +238,10 @@ void file_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         error = handle_open_place(fs, h, ino, fi);
     if (error < 0) {
         handle_free(h);
-        fuse_reply_err(req, -error);
+        if (error == -EINPROGRESS)
+            park_open(req, ino, fi, seen, file_open);
+        else
+            fuse_reply_err(req, -error);
         return;
     }
     fs_handle_add(fs, &h->listed, handle_free_left);
@@ -263,18 +281,110 @@ static void reply_from_text(fuse_req_t req, const struct handle *h, size_t size,
     fuse_reply_buf(req, copy, len);
 }
 
+// A read of a file that is not whole. Replied to at once, or when its bytes have come.
+struct lazy_read {
+    struct fetch_read read; // first
+    fuse_req_t req;
+};
+
+static void reply_from_memory(fuse_req_t req, const struct fetch_piece *pieces, int count)
+{
+    struct iovec *vectors = calloc((size_t) count, sizeof *vectors);
+    if (!vectors) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        vectors[i] = (struct iovec){ .iov_base = (void *) (uintptr_t) pieces[i].mem, .iov_len = pieces[i].len };
+    fuse_reply_iov(req, vectors, count);
+    free(vectors);
+}
+
+// Some of it is in memory and some on disk.
+static void reply_from_both(fuse_req_t req, const struct fetch_piece *pieces, int count, size_t size)
+{
+    _cleanup_free_ char *buf = malloc(size);
+    size_t at = 0;
+    int error = buf ? 0 : ENOMEM;
+    for (int i = 0; i < count && error == 0; i++) {
+        const struct fetch_piece *p = &pieces[i];
+        if (p->mem)
+            memcpy(buf + at, p->mem, p->len);
+        else if (pread(p->fd, buf + at, p->len, p->offset) != (ssize_t) p->len)
+            error = EIO;
+        at += p->len;
+    }
+    if (error != 0)
+        fuse_reply_err(req, error);
+    else
+        fuse_reply_buf(req, buf, at);
+}
+
+static void lazy_done(struct fetch_read *read, int error, const struct fetch_piece *pieces, int count)
+{
+    struct lazy_read *lazy = (struct lazy_read *) (void *) read;
+    bool in_memory = true, on_disk = true;
+    for (int i = 0; i < count; i++) {
+        in_memory &= pieces[i].mem != NULL;
+        on_disk &= pieces[i].mem == NULL;
+    }
+    if (error < 0)
+        fuse_reply_err(lazy->req, error == -ECANCELED ? EIO : -error);
+    else if (in_memory)
+        reply_from_memory(lazy->req, pieces, count);
+    else if (on_disk && count == 1)
+        reply_from_fd(lazy->req, pieces[0].fd, read->len, read->offset);
+    else
+        reply_from_both(lazy->req, pieces, count, read->len);
+    free(lazy);
+}
+
+static void read_lazily(fuse_req_t req, struct handle *h, size_t size, off_t offset)
+{
+    struct lazy_read *lazy = calloc(1, sizeof *lazy);
+    if (!lazy) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    lazy->read = (struct fetch_read){ .offset = offset, .len = size, .pid = fuse_req_ctx(req)->pid, .fn = lazy_done };
+    lazy->req = req;
+    int fd;
+    int error = fetch_read(h->reader, &lazy->read, &fd);
+    if (error == -EINPROGRESS) // the read is no longer ours
+        return;
+    free(lazy);
+    if (error < 0)
+        fuse_reply_err(req, error == -ECANCELED ? EIO : -error);
+    else
+        reply_from_fd(req, fd, size, offset);
+}
+
+void file_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void) ino;
+    const struct handle *h = (struct handle *) (uintptr_t) fi->fh;
+    if (h->reader)
+        fetch_flush(h->reader, fuse_req_ctx(req)->pid);
+    fuse_reply_err(req, 0);
+}
+
 static void read_file(struct fs *fs, fuse_req_t req, struct handle *h, size_t size, off_t offset)
 {
     const struct file *file = h->file;
-    if (offset >= file->size) {
+    int fd = h->fd >= 0 ? h->fd : file->fd;
+    if (offset >= file->size || size == 0) {
         fuse_reply_buf(req, NULL, 0);
         return;
     }
     if ((int64_t) size > file->size - offset)
         size = (size_t) (file->size - offset);
+    if (h->reader) {
+        read_lazily(req, h, size, offset);
+        return;
+    }
     // A short answer would be filled up with zeros by the kernel, and kept.
     struct stat st;
-    if (fstat(file->fd, &st) < 0 || st.st_size != file->size) {
+    if (fstat(fd, &st) < 0 || st.st_size != file->size) {
         log_error("%s@%s: a blob was changed while it was open", snapshot_repo(file->snapshot)->id,
                   snapshot_commit(file->snapshot));
         fuse_reply_err(req, EIO);
@@ -282,9 +392,9 @@ static void read_file(struct fs *fs, fuse_req_t req, struct handle *h, size_t si
     }
     {
         UTIL_LOCKED(&h->lock);
-        push_ahead(fs->push, &h->reader, file->nodeid, file->fd, file->size, offset, (int64_t) size);
+        push_ahead(fs->push, &h->pushed, file->nodeid, fd, file->size, offset, (int64_t) size);
     }
-    reply_from_fd(req, file->fd, size, offset);
+    reply_from_fd(req, fd, size, offset);
 }
 
 void file_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)

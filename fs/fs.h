@@ -18,7 +18,9 @@
 #define FS_TIMEOUT_SHORT 0.5
 
 struct files;
+struct pool;
 struct push;
+struct root;
 
 // What an open(2) or opendir(3) leads to; first in the structs of file.c and dir.c. An unmount may overtake a close:
 // what is still in the list at the end is freed then.
@@ -34,6 +36,9 @@ struct fs {
     struct files *files;
     struct push *push;
     struct fuse_session *session;
+    struct pool *park;       // park.c
+    struct pool *notify;     // notify.c
+    struct root *root;       // of a mount of one repo, else NULL
     const char *cache_path;  // absolute
     const char *mountpoint;  // absolute
     atomic_bool passthrough; // may be tried; passthrough.c

@@ -65,11 +65,20 @@ static int ref_has_prefix(void *userdata, const char *ref, const char *commit)
     return strncmp(ref, p->prefix, p->len) == 0 && ref[p->len] == '/';
 }
 
-// Whether any ref lies below `dir` ("refs/pr").
-static bool refs_below(struct fs *fs, const struct repo *repo, const char *dir)
+// Whether any ref lies below `dir` ("refs/pr"). 0, -ENOENT, -EINPROGRESS.
+static int refs_below(struct fs *fs, const struct repo *repo, const char *dir)
 {
     struct ref_prefix prefix = { .prefix = dir, .len = strlen(dir) };
-    return layout_refs(store_layout(fs->store), repo, ref_has_prefix, &prefix) == 1;
+    if (layout_refs(store_layout(fs->store), repo, ref_has_prefix, &prefix) == 1)
+        return 0;
+    // What the Hub has besides branches and tags: there need not be a request to know that it may have these.
+    if (store_is_online(fs->store) &&
+        (strcmp(dir, "refs") == 0 || strcmp(dir, "refs/pr") == 0 || strcmp(dir, "refs/convert") == 0))
+        return 0;
+    if (strncmp(dir, "refs/", 5) == 0)
+        return -ENOENT;
+    int r = store_refs(fs->store, repo, ref_has_prefix, &prefix);
+    return r == 1 ? 0 : r == -EINPROGRESS ? r : -ENOENT;
 }
 
 // "a" and "b" to "a/b"; "" and "b" to "b".
@@ -82,7 +91,7 @@ static char *join(const char *a, const char *b)
 // A name in a repo's own directory: a revision as one component, or the way to those below refs/.
 static int lookup_revision(struct fs *fs, const struct repo *repo, const char *name, struct fuse_entry_param *ret_entry)
 {
-    if (strcmp(name, "refs") == 0 && refs_below(fs, repo, name))
+    if (strcmp(name, "refs") == 0 && refs_below(fs, repo, name) == 0)
         return answer_place(fs, PLACE_REFS, repo, name, ret_entry);
     char ref[NAMES_REF_SIZE];
     if (!names_revision_decode(name, ref))
@@ -103,9 +112,9 @@ static int lookup_ref(struct fs *fs, const struct place *parent, const char *nam
     if (!ref)
         return -ENOMEM;
     struct snapshot *snapshot;
-    int error = store_resolve(fs->store, &parent->repo, ref, &snapshot);
-    if (error == -ENOENT && refs_below(fs, &parent->repo, ref))
+    if (refs_below(fs, &parent->repo, ref) == 0)
         return answer_place(fs, PLACE_REFS, &parent->repo, ref, ret_entry);
+    int error = store_resolve(fs->store, &parent->repo, ref, &snapshot);
     if (error < 0)
         return error;
     char dir[16 + NAMES_ID_SIZE + NAMES_REF_SIZE];
@@ -120,20 +129,38 @@ static int lookup_in_type(struct fs *fs, enum repo_type type, const char *name, 
     struct repo repo; // the organisation, and the repo of that name alone
     if (!names_repo_make(type, NULL, name, &repo))
         return -ENOENT;
-    if (!store_has_repo(fs->store, &repo) && !store_has_org(fs->store, type, name))
+    // Users and organisations have no dots in their names, but what programs look for everywhere has.
+    bool possible = store_is_online(fs->store) && !strchr(name, '.');
+    if (!possible && !store_has_repo(fs->store, &repo) && !store_has_org(fs->store, type, name))
         return -ENOENT;
     return answer_place(fs, PLACE_ORG, &repo, "", ret_entry);
+}
+
+// A revision of a repo without an organisation, whose directory repos of that organisation share: the Hub is not asked
+// for a name that may be one of these.
+static int lookup_cached_revision(struct fs *fs, const struct repo *repo, const char *name,
+                                  struct fuse_entry_param *ret_entry)
+{
+    const struct layout *layout = store_layout(fs->store);
+    char ref[NAMES_REF_SIZE], commit[NAMES_COMMIT_SIZE];
+    if (!names_revision_decode(name, ref))
+        return -ENOENT;
+    struct ref_prefix prefix = { .prefix = name, .len = strlen(name) };
+    bool here = names_commit_ok(ref) ? layout_has_commit(layout, repo, ref)
+                                     : layout_ref(layout, repo, ref, commit, NULL) == 0 ||
+                                           layout_refs(layout, repo, ref_has_prefix, &prefix) == 1;
+    return here ? lookup_revision(fs, repo, name, ret_entry) : -ENOENT;
 }
 
 static int lookup_in_org(struct fs *fs, const struct repo *org, const char *name, struct fuse_entry_param *ret_entry)
 {
     if (store_has_repo(fs->store, org)) {
-        int error = lookup_revision(fs, org, name, ret_entry);
+        int error = lookup_cached_revision(fs, org, name, ret_entry);
         if (error != -ENOENT)
             return error;
     }
     struct repo repo;
-    if (!names_repo_make(org->type, org->id, name, &repo) || !store_has_repo(fs->store, &repo))
+    if (!names_repo_make(org->type, org->id, name, &repo) || !store_may_have_repo(fs->store, &repo))
         return -ENOENT;
     return answer_place(fs, PLACE_REPO, &repo, "", ret_entry);
 }
@@ -145,7 +172,7 @@ static int lookup_in_root(struct fs *fs, const char *name, struct fuse_entry_par
         return answer_place(fs, PLACE_TYPE, &type, "", ret_entry);
     if (strcmp(name, "hub") == 0)
         return answer_place(fs, PLACE_HUB, NULL, "", ret_entry);
-    if (strcmp(name, ".modelmount") == 0)
+    if (strcmp(name, PLACE_CONTROL_NAME) == 0)
         return answer_place(fs, PLACE_CONTROL, NULL, "", ret_entry);
     return -ENOENT;
 }
@@ -155,7 +182,7 @@ static int lookup_in_root(struct fs *fs, const char *name, struct fuse_entry_par
 static int lookup_in_hub(struct fs *fs, const char *name, struct fuse_entry_param *ret_entry)
 {
     struct repo repo;
-    if (!names_repo_from_folder(name, &repo) || !store_has_repo(fs->store, &repo))
+    if (!names_repo_from_folder(name, &repo) || !store_may_have_repo(fs->store, &repo))
         return -ENOENT;
     return answer_place(fs, PLACE_HUB_REPO, &repo, "", ret_entry);
 }
@@ -185,11 +212,13 @@ static int lookup_in_hub_refs(struct fs *fs, const struct place *parent, const c
     if (!ref)
         return -ENOMEM;
     char commit[NAMES_COMMIT_SIZE];
-    if (names_ref_ok(ref) && layout_ref(store_layout(fs->store), &parent->repo, ref, commit) == 0)
+    bool refs = strcmp(ref, "refs") == 0 || strcmp(ref, "refs/pr") == 0 || strcmp(ref, "refs/convert") == 0;
+    int error = refs ? -ENOENT : store_ref(fs->store, &parent->repo, ref, false, commit);
+    if (error == 0)
         return answer_place(fs, PLACE_HUB_REF, &parent->repo, ref, ret_entry);
-    if (refs_below(fs, &parent->repo, ref))
-        return answer_place(fs, PLACE_HUB_REFS, &parent->repo, ref, ret_entry);
-    return -ENOENT;
+    if (error == -ENOENT)
+        error = refs_below(fs, &parent->repo, ref);
+    return error == 0 ? answer_place(fs, PLACE_HUB_REFS, &parent->repo, ref, ret_entry) : error;
 }
 
 static int lookup_in_hub_snapshots(struct fs *fs, const struct repo *repo, const char *name,
@@ -242,8 +271,10 @@ static int lookup_in_hub_misses(struct fs *fs, const struct place *parent, const
 {
     const struct repo *repo = &parent->repo;
     if (!*parent->rest) {
-        if (!names_commit_ok(name) || !layout_has_commit(store_layout(fs->store), repo, name))
-            return -ENOENT;
+        struct snapshot *any;
+        int error = names_commit_ok(name) ? store_resolve(fs->store, repo, name, &any) : -ENOENT;
+        if (error < 0)
+            return error;
         return answer_place(fs, PLACE_HUB_MISSES, repo, name, ret_entry);
     }
     _cleanup_free_ char *rest = join(parent->rest, name);
@@ -343,7 +374,8 @@ static int ref_text(struct fs *fs, const struct place *place, char **ret_text)
     int error = store_resolve(fs->store, &place->repo, place->rest, &snapshot);
     if (error == 0)
         *ret_text = strdup(snapshot_commit(snapshot));
-    else if ((error = layout_ref(store_layout(fs->store), &place->repo, place->rest, commit)) == 0)
+    else if (error != -EINPROGRESS &&
+             (error = layout_ref(store_layout(fs->store), &place->repo, place->rest, commit, NULL)) == 0)
         *ret_text = strdup(commit);
     else
         return error;
@@ -480,6 +512,9 @@ static int list_revisions(struct listing *l, const struct repo *repo)
 {
     const struct layout *layout = store_layout(l->fs->store);
     int error = layout_refs(layout, repo, list_ref, l);
+    // Of a repo that is not in the cache, what the Hub has.
+    if (error == 0 && !store_has_repo(l->fs->store, repo))
+        error = store_refs(l->fs->store, repo, list_ref, l);
     if (error == 0)
         error = layout_commits(layout, repo, list_commit, l);
     free(l->pointed);
@@ -584,7 +619,10 @@ static int list_any(struct listing *l)
         return list_revisions(l, repo);
     case PLACE_REFS:
     case PLACE_HUB_REFS:
-        return layout_refs(layout, repo, list_ref_part, l);
+        error = layout_refs(layout, repo, list_ref_part, l);
+        if (error == 0 && !store_has_repo(l->fs->store, repo))
+            error = store_refs(l->fs->store, repo, list_ref_part, l);
+        return error;
     case PLACE_HUB_REPO:
         return list_fixed(l, hub_repo, 3);
     case PLACE_HUB_SNAPSHOTS:

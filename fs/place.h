@@ -5,6 +5,8 @@
 
 #include "fs/fs.h"
 
+#define PLACE_CONTROL_NAME ".modelmount" // in every mount's root
+
 // What `name` is in the place `parent`, looked up for the kernel: a place it learns of this way must be given back with
 // inodes_forget() if the answer does not reach it. 0, -ENOENT, -ENETUNREACH (a revision of which nothing is here),
 // -errno.

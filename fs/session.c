@@ -6,8 +6,11 @@
 #include "fs/dir.h"
 #include "fs/file.h"
 #include "fs/fs.h"
+#include "fs/notify.h"
+#include "fs/park.h"
 #include "fs/passthrough.h"
 #include "fs/push.h"
+#include "fs/root.h"
 #include "fs/xattr.h"
 
 #include <errno.h>
@@ -122,6 +125,7 @@ static struct fuse_lowlevel_ops session_ops(bool xattr)
         .releasedir = dir_releasedir,
         .open = file_open,
         .read = file_read,
+        .flush = file_flush,
         .release = file_release,
         .getxattr = xattr ? xattr_get : NULL,
         .listxattr = xattr ? xattr_list : NULL,
@@ -130,8 +134,7 @@ static struct fuse_lowlevel_ops session_ops(bool xattr)
 
 // --- signals
 
-// Waits for SIGTERM or SIGINT and ends the session: first the pushers, while workers still answer the reads that they
-// may be waiting for.
+// Waits for SIGTERM or SIGINT and ends the session: first all threads but the workers.
 struct guard {
     struct fs *fs;
     pthread_t thread;
@@ -160,7 +163,11 @@ static void *guard_run(void *userdata)
     sigset_t set = guard_signals();
     int signal = 0;
     sigwait(&set, &signal);
+    // While workers still answer: who may be waiting for them ends, and who waits for the Hub is answered.
     push_stop(guard->fs->push);
+    store_stop(guard->fs->store);
+    notify_stop(guard->fs);
+    park_stop(guard->fs);
     if (guard->done)
         return NULL;
     log_info("%s: unmounting: %s", guard->fs->mountpoint, strsignal(signal));
@@ -258,9 +265,16 @@ static int session_loop(struct fs *fs)
         return error;
     }
     struct guard guard = { 0 };
-    error = guard_start(&guard, fs);
+    error = notify_start(fs);
+    if (error == 0)
+        error = park_start(fs);
+    if (error == 0)
+        error = guard_start(&guard, fs);
     if (error < 0) {
         push_stop(fs->push);
+        store_stop(fs->store);
+        notify_stop(fs);
+        park_stop(fs);
         return error;
     }
     struct fuse_loop_config *config = fuse_loop_cfg_create();
@@ -275,10 +289,21 @@ static int session_loop(struct fs *fs)
 static int fs_open(struct fs *fs)
 {
     const struct session_options *o = fs->options;
+    struct store_hub_options hub = {
+        .endpoint = o->endpoint,
+        .offline = o->offline,
+        .connections = o->connections,
+        .timeout_ms = o->timeout_ms,
+        .ref_ttl_ms = o->ref_ttl_ms,
+        .publish = o->publish,
+        .on_bad = notify_bad,
+        .userdata = fs,
+    };
     struct store_options options = {
         .cache_path = fs->cache_path,
         .state_dir = o->state_dir,
         .index_in_memory = o->index_in_memory,
+        .hub = &hub,
     };
     int error = store_open(&options, &fs->store);
     if (error < 0)
@@ -287,17 +312,22 @@ static int fs_open(struct fs *fs)
         error = inodes_new(&fs->inodes);
     if (error == 0)
         error = files_new(&fs->files);
+    if (error == 0 && o->uri)
+        error = root_open(fs);
     return error;
 }
 
 static void fs_close(struct fs *fs)
 {
+    if (fs->store)
+        store_stop(fs->store);
     if (fs->session)
         fuse_session_destroy(fs->session);
     push_free(fs->push);
     handles_free(fs);
     pthread_mutex_destroy(&fs->handles_lock);
     files_free(fs->files);
+    root_free(fs->root);
     inodes_free(fs->inodes);
     store_close(fs->store);
 }

@@ -35,7 +35,10 @@ static int value_of(struct fs *fs, struct snapshot *snapshot, uint32_t ordinal, 
     else if (strcmp(name, "etag") == 0 && !scan_is_identity(entry.etag))
         snprintf(ret, 512, "%s", entry.etag);
     else if (strcmp(name, "state") == 0)
-        snprintf(ret, 512, "%s", store_file_whole(fs->store, snapshot, &entry) ? "whole" : "absent");
+        snprintf(ret, 512, "%s",
+                 store_file_whole(fs->store, snapshot, &entry) ? "whole"
+                 : store_file_present(fs->store, &entry) > 0   ? "partial"
+                                                               : "absent");
     else
         return -ENODATA;
     return 0;
