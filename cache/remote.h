@@ -24,6 +24,7 @@ struct remote;
 
 struct remote_options {
     int ref_ttl_ms; // how long the Hub's answer on a ref is taken for its meaning now
+    int wait_ms;    // after which a question counts as answered; 0: REMOTE_WAIT_MS
 };
 
 // `hub` and `index` stay the caller's and must outlive the result. 0, -ENOMEM, -errno of the thread.
