@@ -5,6 +5,7 @@
 #include "cache/log.h"
 #include "cache/remote_reply.h"
 #include "cache/remote_table.h"
+#include "cache/url.h"
 #include "cache/util.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 struct remote {
     struct hub *hub;
     struct index *index;
+    char *host; // of the endpoint, for messages
     int ttl_ms, wait_ms;
     pthread_t clerk;
     atomic_bool stopping;
@@ -378,7 +380,7 @@ static void let_go(struct remote *r, struct question *q)
     }
     char subject[REPLY_SUBJECT_SIZE], text[REPLY_SUBJECT_SIZE + 100];
     reply_subject(&q->repo, q->name, subject);
-    snprintf(text, sizeof text, "%s: no answer from %s for %lld s: going on without it", subject, hub_endpoint(r->hub),
+    snprintf(text, sizeof text, "%s: no answer from %s for %lld s: going on without it", subject, r->host,
              (long long) (now - q->asked_ms + 500) / 1000);
     // Not a word from anybody since: the Hub is as good as gone.
     if (r->heard_ms < q->asked_ms && !reply_has_begun(q->reply)) {
@@ -427,6 +429,11 @@ int remote_new(struct hub *hub, struct index *index, const struct remote_options
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return -ENOMEM;
+    r->host = url_host(hub_endpoint(hub));
+    if (!r->host) {
+        free(r);
+        return -ENOMEM;
+    }
     r->hub = hub;
     r->index = index;
     r->ttl_ms = options->ref_ttl_ms;
@@ -443,6 +450,7 @@ int remote_new(struct hub *hub, struct index *index, const struct remote_options
     if (error != 0) {
         pthread_cond_destroy(&r->changed);
         pthread_mutex_destroy(&r->lock);
+        free(r->host);
         free(r);
         return -error;
     }
@@ -466,6 +474,7 @@ void remote_free(struct remote *r)
     table_free(&r->table);
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->lock);
+    free(r->host);
     free(r);
 }
 
@@ -578,7 +587,7 @@ void remote_error(struct remote *r, const struct repo *repo, char ret_text[512])
         snprintf(ret_text, 512, "%.400s: not in the cache, and offline: unset HF_HUB_OFFLINE to fetch it", subject);
     else if (util_now_ms() < r->unreachable_ms)
         snprintf(ret_text, 512, "%.300s: %.100s could not be reached a moment ago: check the network", subject,
-                 hub_endpoint(r->hub));
+                 r->host);
     else
         ret_text[0] = '\0';
 }
