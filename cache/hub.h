@@ -9,8 +9,8 @@
 // the http thread, with no lock held, must not block, and never before the function that started the call has returned
 // on the http thread itself (on another thread they may).
 //
-// Each call ends with exactly one done callback, unless hub_cancel() ended it. *ret_call is given back with
-// hub_release(); with NULL for it there is nothing to give back.
+// Each call ends with exactly one done callback, unless hub_cancel() ended it. *ret_call is set before any
+// callback is called, and is given back with hub_release(); with NULL for it there is nothing to give back.
 #ifndef CACHE_HUB_H
 #define CACHE_HUB_H
 
