@@ -161,9 +161,8 @@ static struct question *next_arrived(struct remote *r)
 // The one that is due; NULL and *ret_due_ms, when the next will be.
 static struct question *next_due(const struct remote *r, int64_t now, int64_t *ret_due_ms)
 {
-    struct question *q;
     *ret_due_ms = INT64_MAX;
-    TAILQ_FOREACH (q, &r->table.open, at) {
+    for (struct question *q = TAILQ_FIRST(&r->table.open); q; q = TAILQ_NEXT(q, at)) {
         if (q->overdue)
             continue;
         if (q->due_ms <= now)
@@ -269,7 +268,8 @@ static void finish(struct remote *r, struct question *q, int answer)
 {
     int64_t now = util_now_ms();
     // A mirror that has no dates will not have them later.
-    bool forever = q->kind == REPLY_DATE && answer < 0 && answer != -ENETUNREACH && answer != -EUCLEAN;
+    bool forever = q->kind == REPLY_DATE && answer < 0 && answer != -ENETUNREACH && answer != -EUCLEAN &&
+                   !is_missing(r, &q->repo, now);
     table_answer(&r->table, q, answer, forever ? INT64_MAX : now + lasts_ms(r, q, answer));
     if (q->kind == REPLY_DATE) {
         struct question *tree = table_find(&r->table, REPLY_TREE, &q->repo, q->name);
@@ -570,8 +570,7 @@ bool remote_is_missing(struct remote *r, const struct repo *repo)
 
 static const char *latest(const struct questions *list, const struct repo *repo, const char *text, uint64_t *at)
 {
-    const struct question *q;
-    TAILQ_FOREACH (q, list, at) {
+    for (const struct question *q = TAILQ_FIRST(list); q; q = TAILQ_NEXT(q, at)) {
         if (q->text && names_repo_equal(&q->repo, repo) && (!text || q->text_at >= *at)) {
             text = q->text;
             *at = q->text_at;

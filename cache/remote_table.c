@@ -29,7 +29,7 @@ void table_free(struct table *t)
 {
     // All callbacks first: one may touch the question that came before it.
     struct question *open;
-    TAILQ_FOREACH (open, &t->open, at) {
+    for (open = TAILQ_FIRST(&t->open); open; open = TAILQ_NEXT(open, at)) {
         reply_free(open->reply);
         open->reply = NULL;
     }
@@ -70,7 +70,8 @@ struct question *table_add(struct table *t, enum reply_kind kind, const struct r
         *ret_error = -EAGAIN;
         return NULL;
     }
-    struct question *q = calloc(1, sizeof *q + strlen(name) + 1);
+    size_t size = strlen(name) + 1;
+    struct question *q = calloc(1, sizeof *q + size);
     if (!q) {
         *ret_error = -ENOMEM;
         return NULL;
@@ -80,7 +81,7 @@ struct question *table_add(struct table *t, enum reply_kind kind, const struct r
     q->kind = kind;
     q->repo = *repo;
     q->open = true;
-    strcpy(q->name, name);
+    memcpy(q->name, name, size);
     struct question **bucket = &t->buckets[bucket_of(kind, repo, name)];
     q->chain = *bucket;
     *bucket = q;
