@@ -276,9 +276,8 @@ static void flight_end(struct flight *flight, const struct hub_error *error)
             flight_settle(flight);
     }
     if (small)
-        keep_small(blob); // it ends the flight when it has looked at the bytes
-    else
-        flight_schedule(blob);
+        keep_small(blob);  // it ends the flight when it has looked at the bytes
+    flight_schedule(blob); // and others: a connection is free
     blob_unref(blob);
 }
 

@@ -225,6 +225,8 @@ static int give_file(struct tree *tree, const cJSON *json, const char *path)
     if (lfs ? !sha256 || !is_hex(sha256, SHA256_LEN) : !oid || (!is_hex(oid, SHA1_LEN) && !is_hex(oid, SHA256_LEN)))
         return bad_entry(tree, path, "a hash that is none");
     stpcpy(file.etag, lfs ? sha256 : oid);
+    if (lfs && oid && (is_hex(oid, SHA1_LEN) || is_hex(oid, SHA256_LEN)))
+        stpcpy(file.blob_id, oid);
     if (xet && !copy_xet_hash(xet, file.xet_hash))
         return bad_entry(tree, path, "a Xet hash that is none");
     int r = tree->handlers.on_file(tree->query.userdata, &file);

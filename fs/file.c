@@ -289,7 +289,7 @@ struct lazy_read {
 
 static void reply_from_memory(fuse_req_t req, const struct fetch_piece *pieces, int count)
 {
-    struct iovec *vectors = calloc((size_t) count, sizeof *vectors);
+    struct iovec *vectors = count > 0 ? calloc((size_t) count, sizeof *vectors) : NULL;
     if (!vectors) {
         fuse_reply_err(req, ENOMEM);
         return;

@@ -165,7 +165,7 @@ int root_open(struct fs *fs)
     char text[512] = "";
     int error = 0;
     if (names_commit_ok(revision))
-        snprintf(root->commit, sizeof root->commit, "%s", revision);
+        memcpy(root->commit, revision, sizeof root->commit);
     else
         error = wait_ref(fs, &root->repo, revision, root->commit);
     if (error == 0)
@@ -175,7 +175,7 @@ int root_open(struct fs *fs)
     if (error == 0) {
         error = find_dir(fs, snapshot, root->path, &root->ordinal);
         if (error == -ENOENT || error == -ENOTDIR)
-            snprintf(text, sizeof text, "%s@%s: %s: %s", root->repo.id, revision, root->path,
+            snprintf(text, sizeof text, "%.100s@%.100s: %.200s: %s", root->repo.id, revision, root->path,
                      error == -ENOENT ? "no such folder there" : "is a file: name the folder that it is in");
     }
     if (error == 0)

@@ -9,6 +9,7 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static void add_index(struct fs *fs, cJSON *status)
