@@ -175,6 +175,19 @@ def test_a_busy_mount_is_not_unmounted_and_names_who_uses_it(mount, cache):
     at.unmount()
 
 
+def test_a_mount_that_another_namespace_still_has(mount, cache, tmp_path, need_root):
+    """As a container has that was started meanwhile: it is gone here, and the daemon lives until it ends there."""
+    at = mount(cache)
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as container:
+        assert container.stdout and container.stdout.readline() == b"\n"
+        done = run("unmount", at.path, env=at.env)
+        assert done.returncode == 1 and not at.live() and alive(at.pid)
+        assert "container" in done.stderr and str(at.pid) in done.stderr
+        container.kill()
+    wait_for_end(at.pid)
+
+
 @pytest.mark.parametrize("options", [[], ["nopassthrough"]], ids=["default", "nopassthrough"])
 def test_lazily_with_an_open_file(mount, cache, options):
     """It disappears at once; the file is read to its end, and only then the daemon goes."""
