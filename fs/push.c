@@ -176,30 +176,37 @@ static bool stretch_add(struct push *push, const struct stretch *stretch)
     return true;
 }
 
-void push_ahead(struct push *push, struct push_reader *r, uint64_t nodeid, int fd, int64_t file_size, int64_t offset,
-                int64_t size)
+bool push_next(struct push_reader *r, int64_t file_size, int64_t offset, int64_t size, int64_t *ret_from,
+               int64_t *ret_to)
 {
     // What was pushed is read without our seeing it: a reader that comes out of the pushed stretch has gone on.
     bool in_sequence = offset >= r->next - SLACK && offset <= (r->pushed > r->next ? r->pushed : r->next) + SLACK;
     if (!in_sequence) {
         *r = (struct push_reader){ .next = offset + size, .run = size };
-        return;
+        return false;
     }
     r->run += size;
     if (offset + size > r->next)
         r->next = offset + size;
     if (r->run < START_RUN)
-        return;
+        return false;
     // The kernel has its own readahead under way right behind the request: begin after it.
-    int64_t from = r->next + CHUNK;
+    int64_t from = (r->next + CHUNK) & ~(CHUNK - 1);
     if (from < r->pushed)
         from = r->pushed;
-    from &= ~(CHUNK - 1);
     int64_t to = r->next + WINDOW < file_size ? (r->next + WINDOW) & ~(CHUNK - 1) : file_size;
     // Not for every request: in strides of a quarter of the window, and the end.
     if (from >= to || (to - from < WINDOW / 4 && to < file_size))
-        return;
-    struct stretch stretch = { .nodeid = nodeid, .fd = fd, .from = from, .to = to, .file_size = file_size };
-    if (stretch_add(push, &stretch))
-        r->pushed = to;
+        return false;
+    *ret_from = from;
+    *ret_to = to;
+    return true;
+}
+
+void push_ahead(struct push *push, struct push_reader *reader, uint64_t nodeid, int fd, int64_t file_size,
+                int64_t offset, int64_t size)
+{
+    struct stretch stretch = { .nodeid = nodeid, .fd = fd, .file_size = file_size };
+    if (push_next(reader, file_size, offset, size, &stretch.from, &stretch.to) && stretch_add(push, &stretch))
+        reader->pushed = stretch.to;
 }
