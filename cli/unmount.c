@@ -68,8 +68,8 @@ static int wait_for_end(const struct mount *mount, int daemon, pid_t pid, bool l
         ended = poll(&poll_fd, 1, (int) (deadline - util_now_ms()));
     if (ended > 0 || lazy)
         return EXIT_SUCCESS;
-    log_error("%s: unmounted, but its process %d has not ended after %d s: see what it waits for, "
-              "or end it: kill -9 %d",
+    log_error("%s: unmounted here, but its process %d has not ended after %d s: a container that was started meanwhile "
+              "may still have the mount, or the disk hangs: end that, or the process: kill %d",
               mount->mountpoint, (int) pid, WAIT_MS / 1000, (int) pid);
     return EXIT_FAILURE;
 }

@@ -7,12 +7,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define MIB (1LL << 20)
 #define THREADS 2
-#define CHUNK (2 * MIB)   // bytes of one store: each maps and unmaps, and of smaller ones there are more
+#define CHUNK (2 * MIB)   // bytes of one store; a power of two
 #define WINDOW (64 * MIB) // how far ahead of a reader
 #define START_RUN (MIB)   // bytes in sequence after which a reader counts as sequential
 #define SLACK (MIB)       // how far from its place a sequential reader's requests may come: the kernel reorders them
@@ -28,7 +27,11 @@ struct stretch {
 
 struct push {
     struct fuse_session *session;
-    pthread_t threads[THREADS];
+    struct pusher {
+        struct push *push;
+        pthread_t thread;
+        char *buffer; // CHUNK bytes
+    } pushers[THREADS];
     atomic_llong bytes;
 
     pthread_mutex_t lock; // guards what follows
@@ -56,27 +59,28 @@ static struct stretch chunk_take(struct push *push)
     return chunk;
 }
 
-// Stores one chunk, from a mapping: one copy less than reading it. The mapping is touched by the kernel alone, which
-// answers EFAULT where the file has become shorter; a program would get SIGBUS. The reads say what is wrong with it.
-static void chunk_push(struct push *push, const struct stretch *chunk)
+// Stores one chunk. It is read into memory first: mapping it costs more, each chunk then changes the page tables of a
+// process with many threads. Of a file that has become shorter nothing is stored; the reads say what is wrong with it.
+static void chunk_push(struct pusher *pusher, const struct stretch *chunk)
 {
+    struct push *push = pusher->push;
     size_t len = (size_t) (chunk->to - chunk->from);
     struct stat st;
     if (fstat(chunk->fd, &st) < 0 || st.st_size != chunk->file_size)
         return;
-    void *bytes = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_POPULATE, chunk->fd, chunk->from);
-    if (bytes == MAP_FAILED)
+    if (pread(chunk->fd, pusher->buffer, len, chunk->from) != (ssize_t) len)
         return;
     struct fuse_bufvec data = FUSE_BUFVEC_INIT(len);
-    data.buf[0].mem = bytes;
-    if (fuse_lowlevel_notify_store(push->session, chunk->nodeid, chunk->from, &data, 0) == 0)
+    data.buf[0].mem = pusher->buffer;
+    // Without NO_SPLICE libfuse copies what fits into a pipe, to splice the copy.
+    if (fuse_lowlevel_notify_store(push->session, chunk->nodeid, chunk->from, &data, FUSE_BUF_NO_SPLICE) == 0)
         push->bytes += (long long) len;
-    munmap(bytes, len);
 }
 
-static void *pusher(void *userdata)
+static void *pusher_run(void *userdata)
 {
-    struct push *push = userdata;
+    struct pusher *pusher = userdata;
+    struct push *push = pusher->push;
     pthread_mutex_lock(&push->lock);
     while (!push->stop) {
         if (push->count == 0) {
@@ -86,13 +90,21 @@ static void *pusher(void *userdata)
         struct stretch chunk = chunk_take(push);
         pthread_mutex_unlock(&push->lock);
         if (chunk.fd >= 0) {
-            chunk_push(push, &chunk);
+            chunk_push(pusher, &chunk);
             close(chunk.fd);
         }
         pthread_mutex_lock(&push->lock);
     }
     pthread_mutex_unlock(&push->lock);
     return NULL;
+}
+
+// 0, -ENOMEM, -EAGAIN.
+static int pusher_start(struct push *push, struct pusher *pusher)
+{
+    pusher->push = push;
+    pusher->buffer = aligned_alloc(CHUNK, CHUNK); // a huge page, where there are such
+    return pusher->buffer ? -pthread_create(&pusher->thread, NULL, pusher_run, pusher) : -ENOMEM;
 }
 
 int push_start(struct fuse_session *session, struct push **ret_push)
@@ -104,16 +116,16 @@ int push_start(struct fuse_session *session, struct push **ret_push)
     pthread_mutex_init(&push->lock, NULL);
     pthread_cond_init(&push->work, NULL);
     for (int i = 0; i < THREADS; i++) {
-        int error = pthread_create(&push->threads[i], NULL, pusher, push);
-        if (error != 0) {
+        int error = pusher_start(push, &push->pushers[i]);
+        if (error < 0) {
             pthread_mutex_lock(&push->lock);
             push->stop = true;
             pthread_cond_broadcast(&push->work);
             pthread_mutex_unlock(&push->lock);
             while (i-- > 0)
-                pthread_join(push->threads[i], NULL);
+                pthread_join(push->pushers[i].thread, NULL);
             push_free(push);
-            return -error;
+            return error;
         }
     }
     *ret_push = push;
@@ -130,13 +142,15 @@ void push_stop(struct push *push)
     pthread_cond_broadcast(&push->work);
     pthread_mutex_unlock(&push->lock);
     for (int i = 0; i < THREADS; i++)
-        pthread_join(push->threads[i], NULL);
+        pthread_join(push->pushers[i].thread, NULL);
 }
 
 void push_free(struct push *push)
 {
     if (!push)
         return;
+    for (int i = 0; i < THREADS; i++)
+        free(push->pushers[i].buffer);
     pthread_mutex_destroy(&push->lock);
     pthread_cond_destroy(&push->work);
     free(push);
@@ -162,30 +176,37 @@ static bool stretch_add(struct push *push, const struct stretch *stretch)
     return true;
 }
 
-void push_ahead(struct push *push, struct push_reader *r, uint64_t nodeid, int fd, int64_t file_size, int64_t offset,
-                int64_t size)
+bool push_next(struct push_reader *r, int64_t file_size, int64_t offset, int64_t size, int64_t *ret_from,
+               int64_t *ret_to)
 {
     // What was pushed is read without our seeing it: a reader that comes out of the pushed stretch has gone on.
     bool in_sequence = offset >= r->next - SLACK && offset <= (r->pushed > r->next ? r->pushed : r->next) + SLACK;
     if (!in_sequence) {
         *r = (struct push_reader){ .next = offset + size, .run = size };
-        return;
+        return false;
     }
     r->run += size;
     if (offset + size > r->next)
         r->next = offset + size;
     if (r->run < START_RUN)
-        return;
+        return false;
     // The kernel has its own readahead under way right behind the request: begin after it.
-    int64_t from = r->next + CHUNK;
+    int64_t from = (r->next + CHUNK) & ~(CHUNK - 1);
     if (from < r->pushed)
         from = r->pushed;
-    from &= ~(CHUNK - 1);
-    int64_t to = r->next + WINDOW < file_size ? r->next + WINDOW : file_size;
+    int64_t to = r->next + WINDOW < file_size ? (r->next + WINDOW) & ~(CHUNK - 1) : file_size;
     // Not for every request: in strides of a quarter of the window, and the end.
     if (from >= to || (to - from < WINDOW / 4 && to < file_size))
-        return;
-    struct stretch stretch = { .nodeid = nodeid, .fd = fd, .from = from, .to = to, .file_size = file_size };
-    if (stretch_add(push, &stretch))
-        r->pushed = to;
+        return false;
+    *ret_from = from;
+    *ret_to = to;
+    return true;
+}
+
+void push_ahead(struct push *push, struct push_reader *reader, uint64_t nodeid, int fd, int64_t file_size,
+                int64_t offset, int64_t size)
+{
+    struct stretch stretch = { .nodeid = nodeid, .fd = fd, .file_size = file_size };
+    if (push_next(reader, file_size, offset, size, &stretch.from, &stretch.to) && stretch_add(push, &stretch))
+        reader->pushed = stretch.to;
 }

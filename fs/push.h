@@ -8,6 +8,7 @@
 #ifndef FS_PUSH_H
 #define FS_PUSH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct fuse_session;
@@ -28,6 +29,11 @@ struct push_reader {
     int64_t run;    // bytes read in sequence up to there
     int64_t pushed; // what lies before this was asked to be pushed
 };
+
+// Takes note of a request for `size` bytes at `offset`. True if the bytes from `*ret_from` to `*ret_to` are to be
+// pushed now; whoever does so then sets `pushed`. They follow upon what was pushed before and end within the file.
+bool push_next(struct push_reader *reader, int64_t file_size, int64_t offset, int64_t size, int64_t *ret_from,
+               int64_t *ret_to);
 
 // A reader has asked for `size` bytes at `offset` of the file `nodeid`, whose bytes are at `fd` (borrowed; duplicated
 // when needed) and `file_size` in all. If it reads sequentially, what comes next is pushed. Never waits.

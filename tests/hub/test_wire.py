@@ -84,10 +84,10 @@ def test_signed_addresses_expire_and_cannot_be_changed(client, hub):
     good = signed(client, hub)
     assert client.ask(good, Range="bytes=0-9").status == 206
     assert client.ask(good.replace("Expires=1", "Expires=2")).status == 403
-    hub.sign_for(0.2)
+    hub.sign_for(2)
     short = signed(client, hub)
     assert client.ask(short, Range="bytes=0-9").status == 206
-    time.sleep(0.3)
+    time.sleep(2.1)
     assert client.ask(short, Range="bytes=0-9").status == 403
 
 
@@ -189,7 +189,7 @@ def test_a_slow_line_is_slow(client, hub):
     first = time.monotonic() - begin
     client.ask(address, Range="bytes=0-0")
     second = time.monotonic() - begin - first
-    assert 0.4 < first < 2 and 0.09 < second < 1
+    assert 0.4 < first and 0.09 < second < first
 
 
 FAULTS = [

@@ -18,7 +18,7 @@ import pytest
 
 from tests.hub import Pattern
 from tests.support.handmade import COMMIT, OTHER, Repo, simple_cache
-from tests.support.mounts import Mount
+from tests.support.mounts import Mount, wait_until
 from tests.support.trees import assert_same, expected_tree, tree
 
 pytestmark = pytest.mark.concurrency
@@ -189,7 +189,7 @@ def test_status_and_attributes_while_reading(mount, fresh_cache, options):
             os.statvfs(at.path)
 
     together(*[read] * 6, *[ask] * 4)
-    assert at.status()["open_files"] == 0
+    at.wait_until_closed()
 
 
 def test_opened_and_closed_by_many(mount, fresh_cache, options):
@@ -209,7 +209,7 @@ def test_opened_and_closed_by_many(mount, fresh_cache, options):
                     assert file.read(2000) == data[:2000]
 
     together(work, times=THREADS)
-    assert at.status()["open_files"] == 0
+    at.wait_until_closed()
 
 
 def test_unmounting_under_load(mount, fresh_cache, options):
@@ -234,8 +234,7 @@ def test_unmounting_under_load(mount, fresh_cache, options):
     threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
     for thread in threads:
         thread.start()
-    while sum(rounds) < 16:
-        time.sleep(0.01)
+    wait_until(lambda: sum(rounds) >= 16, what="the load")
     at.unmount("--lazy")
     stop.set()
     for thread in threads:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.handmade import COMMIT, simple_cache
-from tests.support.mounts import MODELMOUNT, SOON, Mount, alive, mounted, run, wait_for_end, wait_until
+from tests.support.mounts import MODELMOUNT, Mount, alive, mounted, run, wait_for_end, wait_until
 
 FILES = {"config.json": b"{}", "dir/weights.bin": b"w" * 500_000}
 
@@ -46,6 +47,40 @@ def test_in_the_background(mount, cache):
         assert os.readlink(f"/proc/{at.pid}/fd/{fd}") == "/dev/null"
     at.unmount()
     assert not alive(at.pid)
+
+
+# A /dev of its own, in which the log's socket is the test's.
+WITH_LOG = """
+mknod "$TMP/dev/null" c 1 3 && mknod "$TMP/dev/fuse" c 10 229 && mount --bind "$TMP/dev" /dev || exit 77
+"$MM" $VERBOSE "$CACHE" "$MNT" && ! cat "$MNT/models/org/name/main/gone.bin" && "$MM" unmount "$MNT"
+"""
+
+
+@pytest.mark.parametrize("verbose", ["", "-v"])
+def test_in_the_background_it_logs_to_syslog(mount, cache, tmp_path, need_root, verbose):
+    for name in ("mnt", "dev"):
+        (tmp_path / name).mkdir()
+    os.symlink("../../blobs/nowhere", cache / f"models--org--name/snapshots/{COMMIT}/gone.bin")
+    env = mount.environment(
+        MM=str(MODELMOUNT.resolve()), CACHE=str(cache), TMP=str(tmp_path), MNT=str(tmp_path / "mnt"), VERBOSE=verbose
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "dev/log"))
+        command = ["unshare", "-m", "--propagation", "private", "sh", "-c", WITH_LOG]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        if done.returncode == 77:
+            pytest.skip(f"no private /dev here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        log.setblocking(False)
+        lines = []
+        while True:
+            try:
+                lines.append(log.recv(4096).decode())
+            except BlockingIOError:
+                break
+    assert all(" modelmount[" in line for line in lines)
+    assert any(f"org/name@{COMMIT}: gone.bin: " in line for line in lines)
+    assert any("unmounted" in line for line in lines) == bool(verbose)
 
 
 def test_without_the_word_mount(mount, cache, tmp_path):
@@ -138,6 +173,19 @@ def test_a_busy_mount_is_not_unmounted_and_names_who_uses_it(mount, cache):
         finally:
             holder.kill()
     at.unmount()
+
+
+def test_a_mount_that_another_namespace_still_has(mount, cache, tmp_path, need_root):
+    """As a container has that was started meanwhile: it is gone here, and the daemon lives until it ends there."""
+    at = mount(cache)
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as container:
+        assert container.stdout and container.stdout.readline() == b"\n"
+        done = run("unmount", at.path, env=at.env)
+        assert done.returncode == 1 and not at.live() and alive(at.pid)
+        assert "container" in done.stderr and str(at.pid) in done.stderr
+        container.kill()
+    wait_for_end(at.pid)
 
 
 @pytest.mark.parametrize("options", [[], ["nopassthrough"]], ids=["default", "nopassthrough"])
@@ -258,7 +306,7 @@ def test_no_descriptor_is_held_per_file(mount, fresh_cache):
     base = at.repo("org/name")
     for name, data in files.items():
         assert (base / name).read_bytes() == data
-    assert at.status()["open_files"] == 0
+    at.wait_until_closed()
     assert len(os.listdir(f"/proc/{at.pid}/fd")) < 60
 
 
@@ -308,7 +356,7 @@ def test_a_reader_that_is_killed_leaves_nothing_open(mount, cache):
         assert reader.stdout and reader.stdout.readline() == b"1\n"
         assert at.status()["open_files"] == 1
         reader.kill()
-    wait_until(lambda: at.status()["open_files"] == 0, SOON, "the file's release")
+    at.wait_until_closed()
 
 
 def test_a_session_that_ends_takes_no_daemon_with_it(mount, cache, tmp_path):

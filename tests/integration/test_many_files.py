@@ -64,7 +64,7 @@ def test_all_are_listed_and_found(mount, crowd, commit):
             continue
         assert path.read_bytes() == data(index)
     assert not (base / name(COUNT)).exists()
-    assert at.status()["open_files"] == 0
+    at.wait_until_closed()
     assert len(os.listdir(f"/proc/{at.pid}/fd")) < 60
 
 
