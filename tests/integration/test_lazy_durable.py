@@ -7,7 +7,6 @@ import itertools
 import os
 import random
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ import pytest
 from tests.hub import HubProcess, HubRepo, Pattern
 from tests.support.faults import attempt
 from tests.support.mounts import Mount, online, wait_until
+from tests.support.nginx import free_ports
 from tests.support.repos import MIB, serve
 from tests.support.trees import assert_blobs_are_what_they_claim, assert_same, digest, repo_tree, shape, tree
 
@@ -105,14 +105,6 @@ def test_the_index_is_lost(lazy, hub, fresh_cache, repo, tmp_path):
 
 
 # A Hub that goes away.
-
-
-def free_ports(*hosts: str) -> list[int]:
-    sockets = [socket.create_server((host, 0)) for host in hosts]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def test_a_hub_that_goes_away_in_the_midst_of_an_archive(mount, fresh_cache, tmp_path):

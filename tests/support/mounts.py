@@ -10,9 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
-
-from tests.hub import HubProcess
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from .library import ROOT, clean_environment
 
@@ -209,7 +207,11 @@ class Mount:
         return self.path / name
 
 
-def online(hub: HubProcess, **extra: str) -> dict[str, str]:
+class HasUrl(Protocol):
+    url: str
+
+
+def online(hub: HasUrl, **extra: str) -> dict[str, str]:
     """An environment's part that lets a mount ask this Hub."""
     return {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": ""} | extra
 
