@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,12 @@ def read_published(at, hub_repos) -> None:
         assert_same(repo_tree(hub_repos[repo_id]), tree(at.repo(repo_id, type=hub_repos[repo_id].type)))
 
 
-def shape_when_like(cache: Path, expected: dict[str, tuple]) -> dict[str, tuple]:
-    """The cache's shape once all that is expected is there: publishing goes on behind the last read."""
-    wait_until(lambda: expected.keys() <= shape(cache).keys(), 10, "the publishing of everything")
-    return shape(cache)
+def assert_becomes(expected: dict[str, tuple], cache: Path) -> None:
+    """The cache gets this shape: publishing goes on behind the last read."""
+    deadline = time.monotonic() + 10
+    while not expected.keys() <= shape(cache).keys() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert_same_shape(expected, shape(cache))
 
 
 # Use 1: plain files.
@@ -183,8 +186,7 @@ def test_the_cache_is_what_the_library_makes(lazy, current, hub_repos, fresh_cac
         read_published(at, hub_repos)
     finally:
         os.umask(old)
-    expected = shape(theirs)
-    assert_same_shape(expected, shape_when_like(fresh_cache, expected))
+    assert_becomes(shape(theirs), fresh_cache)
     assert_blobs_are_what_they_claim(fresh_cache)
 
 
@@ -195,8 +197,7 @@ def test_the_cache_of_a_revision_is_what_the_library_makes(lazy, current, fresh_
     with current.worker() as worker:
         worker.run(DOWNLOAD, {"repo_id": "org/tiny", "revision": revision, "cache_dir": os.fspath(theirs)})
     tree(lazy(fresh_cache).repo("org/tiny", revision))
-    expected = shape(theirs)
-    assert_same_shape(expected, shape_when_like(fresh_cache, expected))
+    assert_becomes(shape(theirs), fresh_cache)
 
 
 def test_the_library_takes_it_for_its_own(lazy, current, hub, hub_repos, fresh_cache):
