@@ -237,12 +237,14 @@ def test_a_slow_repo_holds_up_no_other(lazy, hub, fresh_cache):
     at = lazy(fresh_cache, "timeout=20")
     hub.fault(name="stuck", host="hub", path="l-stuck", delay=6, times=None)
     with subprocess.Popen(["ls", at.repo("org/l-stuck")], stdout=subprocess.PIPE) as waiting:
-        wait_until(lambda: asked(hub, "org/l-stuck"), SOON, "the look-up")
-        start = time.monotonic()
-        assert os.listdir(at.repo("org/l-quick")) == ["config.json", "model.bin"]
-        assert os.path.isdir(at / "models/org/l-stuck") and os.listdir(at / "models/org") is not None
-        assert time.monotonic() - start < 2 and waiting.poll() is None
-        waiting.kill()
+        try:
+            wait_until(lambda: asked(hub, "org/l-stuck"), SOON, "the look-up")
+            start = time.monotonic()
+            assert os.listdir(at.repo("org/l-quick")) == ["config.json", "model.bin"]
+            assert os.path.isdir(at / "models/org/l-stuck") and os.listdir(at / "models/org") is not None
+            assert time.monotonic() - start < 2 and waiting.poll() is None
+        finally:
+            waiting.kill()
 
 
 # Who may.
