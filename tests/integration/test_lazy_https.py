@@ -66,7 +66,7 @@ def test_the_mount_reads_by_http_2(secure, mount, hub_repos, fresh_cache):
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_the_other_names_of_the_authority(secure, mount, hub_repos, fresh_cache, variable):
     at = mount(fresh_cache, env=trusting(secure, variable))
-    assert_same(repo_tree(hub_repos["gpt0"]), tree(at.repo("gpt0")))
+    assert_same(repo_tree(hub_repos["org/pipeline"]), tree(at.repo("org/pipeline")))
 
 
 def test_one_repo_by_its_uri(secure, mount, hub_repos, fresh_cache):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from tests.hub import HubRepo
 from tests.support.library import Library
 from tests.support.mounts import wait_until
-from tests.support.repos import TINY_REVISIONS, weights
+from tests.support.repos import TINY_REVISIONS, serve, weights
 from tests.support.trees import (
     assert_blobs_are_what_they_claim,
     assert_same,
@@ -26,7 +27,7 @@ from tests.support.trees import (
 )
 
 NEUTRAL = ["--owner=0", "--group=0", "--numeric-owner"]
-PUBLISHED = ["org/tiny", "org/pipeline", "org/strange", "org/data", "org/app", "gpt0"]
+PUBLISHED = ["org/tiny", "org/pipeline", "org/strange", "org/data", "org/app"]
 
 DOWNLOAD = "from huggingface_hub import snapshot_download as main"
 
@@ -59,6 +60,8 @@ def assert_becomes(expected: dict[str, tuple], cache: Path) -> None:
 def test_every_repo_is_what_a_download_would_be(lazy, fresh_cache, hub_repos, local_dirs):
     at = lazy(fresh_cache)
     for repo in hub_repos.values():
+        if "/" not in repo.id:  # an organisation as far as models/ knows, until it is cached
+            continue
         found = tree(at.repo(repo.id, type=repo.type))
         assert_same(repo_tree(repo), found)
         found.pop(b"x" * 255, None)
@@ -131,23 +134,48 @@ def test_an_archive_is_the_same_after_a_restart(lazy, fresh_cache, tmp_path):
 # Use 3: loading.
 
 
-def test_safetensors_by_mmap_and_out_of_order(lazy, hub, fresh_cache):
-    numpy = pytest.importorskip("numpy")
-    safetensors = pytest.importorskip("safetensors")
-    loader = pytest.importorskip("safetensors.numpy")
-    data = weights("lazy", 12)
-    repo = HubRepo("org/lazy-weights")
-    repo.commit({"one.safetensors": data, "two.safetensors": weights("lazy two", 12)})
-    hub.add(repo)
-    base = lazy(fresh_cache).repo("org/lazy-weights")
-    expected = loader.load(data)
-    with safetensors.safe_open(base / "one.safetensors", framework="numpy") as file:
-        assert sorted(file.keys()) == sorted(expected)
-        for index in (7, 2, 11, 0, 5, 9, 1, 3, 10, 4, 8, 6):
-            name = f"layer.{index}.weight"
-            assert numpy.array_equal(file.get_tensor(name), expected[name]), name
-    two = loader.load_file(base / "two.safetensors")
-    assert all(numpy.array_equal(value, two[name]) for name, value in loader.load(weights("lazy two", 12)).items())
+# In a child: a failed read under a mapping is a SIGBUS.
+
+LOAD_SAFETENSORS = """
+import sys
+import numpy
+from safetensors import safe_open
+from safetensors.numpy import load, load_file
+def same(expected, found):
+    assert expected.keys() == found.keys()
+    assert all(numpy.array_equal(value, found[name]) for name, value in expected.items())
+base, plain = sys.argv[1:]
+expected = load(open(plain + "/one.safetensors", "rb").read())
+with safe_open(base + "/one.safetensors", framework="numpy") as file:
+    order = [7, 2, 11, 0, 5, 9, 1, 3, 10, 4, 8, 6]
+    same(expected, {f"layer.{index}.weight": file.get_tensor(f"layer.{index}.weight") for index in order})
+same(load(open(plain + "/two.safetensors", "rb").read()), load_file(base + "/two.safetensors"))
+"""
+
+LOAD_GGUF = """
+import sys
+import numpy
+from gguf import GGUFReader
+base, plain = sys.argv[1:]
+found, expected = (GGUFReader(name + "/tiny.gguf") for name in (base, plain))
+assert [tensor.name for tensor in found.tensors] == [tensor.name for tensor in expected.tensors]
+for ours, theirs in reversed(list(zip(found.tensors, expected.tensors))):
+    assert numpy.array_equal(ours.data, theirs.data), ours.name
+"""
+
+
+def load(script: str, repo: HubRepo, base: Path, plain: Path) -> None:
+    """Run the script with the repo as it is in the mount, and as plain files."""
+    repo.write_to(plain)
+    done = subprocess.run([sys.executable, "-c", script, base, plain], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr or f"exit code {done.returncode}"
+
+
+def test_safetensors_by_mmap_and_out_of_order(lazy, hub, fresh_cache, tmp_path):
+    pytest.importorskip("safetensors.numpy")
+    files = {f"{name}.safetensors": weights(f"lazy {name}", 12) for name in ("one", "two")}
+    repo = serve(hub, "org/lazy-weights", files)
+    load(LOAD_SAFETENSORS, repo, lazy(fresh_cache).repo(repo.id), tmp_path / "plain")
 
 
 def test_gguf(lazy, hub, fresh_cache, tmp_path):
@@ -155,22 +183,14 @@ def test_gguf(lazy, hub, fresh_cache, tmp_path):
     gguf = pytest.importorskip("gguf")
     path = tmp_path / "made.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    tensors = {f"blk.{i}.weight": numpy.arange(65536 * (i + 1), dtype=numpy.float32) for i in range(8)}
-    for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor)
+    for index in range(8):
+        writer.add_tensor(f"blk.{index}.weight", numpy.arange(65536 * (index + 1), dtype=numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    repo = HubRepo("org/lazy-gguf")
-    repo.commit({"tiny.gguf": path.read_bytes()})
-    hub.add(repo)
-    reader = gguf.GGUFReader(lazy(fresh_cache).repo("org/lazy-gguf") / "tiny.gguf")
-    assert {tensor.name for tensor in reader.tensors} == set(tensors)
-    for tensor in reversed(reader.tensors):
-        assert numpy.array_equal(tensor.data, tensors[tensor.name])
-    # The reader keeps the file mapped; let go of it before the mount is taken away.
-    del reader, tensor
+    repo = serve(hub, "org/lazy-gguf", {"tiny.gguf": path.read_bytes()})
+    load(LOAD_GGUF, repo, lazy(fresh_cache).repo(repo.id), tmp_path / "plain")
 
 
 # The hub cache afterwards.
