@@ -436,7 +436,7 @@ static int publish_links(struct blob *blob, int fd, bool *ret_any)
             UTIL_LOCKED(&blob->lock);
             published = link->published;
         }
-        struct fetch_commit commit = { .userdata = fetch->options.userdata,
+        struct fetch_commit commit = { .userdata = fetch->options.list_userdata,
                                        .repo = &link->repo,
                                        .commit = link->commit };
         struct publish p = {

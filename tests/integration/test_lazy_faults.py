@@ -63,7 +63,7 @@ def test_a_file_that_is_refused(lazy, hub, fresh_cache, repo, status, code, mess
         assert_fails(base / name, expected)
         log_has(at, repo, name)
         assert (base / name).stat().st_size == len(content(repo.files()[name]))  # it is still listed
-    assert len(hub.log(path="/resolve")) < 12
+    assert len(hub.log(path="/resolve")) < 20
     assert_goes_on(at, hub, repo, fresh_cache)
 
 
