@@ -15,7 +15,7 @@ import pytest
 from tests.hub import HubProcess, HubRepo
 from tests.support.handmade import Repo
 from tests.support.library import CURRENT, VERSIONS, Library
-from tests.support.mounts import MODELMOUNT, Mount, Mounts
+from tests.support.mounts import MODELMOUNT, Mount, Mounts, online
 from tests.support.repos import TINY_REVISIONS
 from tests.support.trees import Tree, tree
 
@@ -32,6 +32,36 @@ def mount(tmp_path: Path) -> Iterator[Mounts]:
     made = Mounts(tmp_path)
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def lazy(mount: Mounts, hub: HubProcess) -> Iterator[Callable[..., Mount]]:
+    """
+    `lazy(cache, "timeout=0.5", …)`: a mount with the Hub behind it; `source="hf://org/name"` for one repo of it.
+
+    At the test's end the Hub has no faults and no slow line any more, and then the mount goes.
+    """
+    hub.reset()
+
+    def make(cache: Path, *options: str, source: str | None = None, env: dict[str, str] | None = None, **how) -> Mount:
+        if source is not None:
+            options = (*options, f"cache_dir={cache}")
+        return mount(source or cache, *options, env=online(hub) | (env or {}), **how)
+
+    yield make
+    hub.reset()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, need_root) -> Iterator[Path]:
+    """A disk of 20 MiB. To be asked for before the mount that uses it: it is taken away after it."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", at], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"no tmpfs here: {done.stderr.strip()}")
+    yield at
+    subprocess.run(["umount", "-l", at], check=True)
 
 
 def fill_cache(library: Library, cache: Path, hub_repos: dict[str, HubRepo]) -> Path:

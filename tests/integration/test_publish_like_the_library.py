@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests.hub import HubRepo
 from tests.support.library import Library
 from tests.support.mounts import MODELMOUNT
+from tests.support.trees import shape
 
 PUBLISHER = MODELMOUNT.parent / "unit" / "test_publish"
 
@@ -88,20 +88,6 @@ def publish_all(cache: Path, folder: str, repo: HubRepo, commit: str, scratch: P
         source = scratch / f"blob{number}"
         source.write_bytes(content.read(0, content.size))
         publish(cache, folder, commit, path, entry.get("lfs_sha256") or entry["blob_id"], source, lines(files))
-
-
-def shape(cache: Path) -> dict[str, tuple]:
-    """Everything in a cache: kind, mode, owner, group, and what is in it."""
-    found = {}
-    for path in sorted(cache.rglob("*")):
-        status = path.lstat()
-        what: object = None
-        if path.is_symlink():
-            what = os.readlink(path)
-        elif path.is_file():
-            what = path.read_bytes()
-        found[os.fspath(path.relative_to(cache))] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, what)
-    return found
 
 
 @pytest.fixture

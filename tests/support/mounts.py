@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from .library import ROOT, clean_environment
 
@@ -103,19 +103,21 @@ class Mount:
     with `background=True` it is started as a user starts it, and its pid is what `status` says.
     """
 
-    def __init__(self, cache: Path | None, path: Path, options: Sequence[str], env: Mapping[str, str], **how: Any):
-        self.cache = cache
+    def __init__(
+        self, source: Path | str | None, path: Path, options: Sequence[str], env: Mapping[str, str], **how: Any
+    ):
+        self.source = source
         self.path = path
         self.env = dict(env)
         self.log_path = path.parent / f"{path.name}.log"
         self.pid = 0
         self._child: subprocess.Popen | None = None
         self._background: bool = how.pop("background", False)
-        self._popen = how
         flags = ["-v"] if self._background else ["-f", "-v"]
         for option in options:
             flags += ["-o", option]
-        self._arguments = [*flags, *([cache] if cache else []), path]
+        self._arguments = [*flags, *how.pop("flags", ()), *([source] if source else []), path]
+        self._popen = how
 
     def start(self) -> "Mount":
         """Mount; returns when the mount is live."""
@@ -155,6 +157,10 @@ class Mount:
     def log(self) -> str:
         """What the daemon wrote so far (in the foreground only)."""
         return self.log_path.read_text(errors="surrogateescape") if self.log_path.exists() else ""
+
+    def log_names(self, *words: str) -> bool:
+        """Whether one line of the log has all these words."""
+        return any(all(word in line for word in words) for line in self.log().splitlines())
 
     def status(self) -> dict[str, Any]:
         return json.loads(run("status", "--json", self.path, env=self.env, check=True).stdout)
@@ -214,6 +220,15 @@ class Mount:
         return self.path / name
 
 
+class HasUrl(Protocol):
+    url: str
+
+
+def online(hub: HasUrl, **extra: str) -> dict[str, str]:
+    """An environment's part that lets a mount ask this Hub."""
+    return {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": ""} | extra
+
+
 class Mounts:
     """Makes mounts below one directory, each with a state directory and a home of its own."""
 
@@ -225,7 +240,7 @@ class Mounts:
         """
         For runs of the program: a home of its own, and offline, so that no test asks the real Hub.
 
-        A test that wants a Hub says HF_HUB_OFFLINE="" and HF_ENDPOINT=….
+        A test that wants a Hub gives what `online` says.
         """
         home = self.base / "home"
         home.mkdir(exist_ok=True)
@@ -233,14 +248,17 @@ class Mounts:
 
     def __call__(
         self,
-        cache: Path | None,
+        source: Path | str | None,
         *options: str,
         name: str = "mnt",
         env: Mapping[str, str] | None = None,
         state: str | None = "state",
         **how: Any,
     ) -> Mount:
-        """Mount a cache at `name`. The index lies in `state` below the test's directory, None: where it will."""
+        """
+        Mount a cache, or a repo of the Hub (`hf://…`), at `name`. The index lies in `state` below the test's
+        directory, None: where it will. `flags` are further arguments, `options` those of `-o`.
+        """
         path = self.base / name
         try:
             path.mkdir()
@@ -250,7 +268,7 @@ class Mounts:
             if not os.path.lexists(self.base / state):
                 (self.base / state).mkdir()
             options = (*options, f"state_dir={self.base / state}")
-        made = Mount(cache, path, options, self.environment(**dict(env or {})), **how)
+        made = Mount(source, path, options, self.environment(**dict(env or {})), **how)
         self.all.append(made)
         return made.start()
 

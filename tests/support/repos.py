@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import struct
 
-from tests.hub import HubFile, HubRepo, Pattern
-from tests.hub.content import Bytes
+from tests.hub import HubFile, HubProcess, HubRepo, Pattern
+from tests.hub.content import Bytes, ContentLike
 
-SHARD = 3 << 20
+MIB = 1 << 20
+SHARD = 3 * MIB
 TINY_REVISIONS = ("main", "v1.0", "feature/x", "refs/pr/1")
 """Of org/tiny: every kind of ref."""
 
@@ -175,6 +176,14 @@ def strange_names_repo() -> HubRepo:
     repo = HubRepo("org/strange")
     files: dict[str, bytes | str | HubFile] = {name: f"content of {name!r}\n" for name in STRANGE_NAMES}
     repo.commit(files)
+    return repo
+
+
+def serve(hub: HubProcess, repo_id: str, files: dict[str, ContentLike] | None = None, **how) -> HubRepo:
+    """A repo of one commit that the Hub has from now on."""
+    repo = HubRepo(repo_id, **how)
+    repo.commit(files or {"config.json": '{"a": 1}', "model.bin": Pattern(repo_id, 3 * MIB + 17)})
+    hub.add(repo)
     return repo
 
 

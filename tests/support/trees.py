@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 from typing import Iterable
 
+from tests.hub.content import git_blob_sha1
+
 Tree = dict[bytes, tuple[int, str] | None]
 
 
@@ -80,3 +82,37 @@ def snapshot_tree(cache: Path, folder: str, commit: str) -> Tree:
             path = os.path.join(at, name)
             found[os.path.relpath(path, base)] = (os.stat(path).st_size, digest(path))
     return found
+
+
+def shape(cache: Path) -> dict[str, tuple]:
+    """Everything in a hub cache: kind, mode, owner, group, and what is in it."""
+    found = {}
+    for path in sorted(cache.rglob("*")):
+        status = path.lstat()
+        what: object = None
+        if path.is_symlink():
+            what = os.readlink(path)
+        elif path.is_file():
+            what = path.read_bytes()
+        found[os.fspath(path.relative_to(cache))] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, what)
+    return found
+
+
+def assert_same_shape(expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    assert not missing and not extra, f"missing: {sorted(missing)[:5]}, too many: {sorted(extra)[:5]}"
+    for path in expected:
+        assert found[path] == expected[path], path
+
+
+def assert_blobs_are_what_they_claim(cache: Path) -> int:
+    """Every blob in a hub cache has the hash that is its name, and every link leads to one; how many blobs there are."""
+    count = 0
+    for path in cache.glob("*--*/blobs/*"):
+        data = path.read_bytes()
+        name = hashlib.sha256(data).hexdigest() if len(path.name) == 64 else git_blob_sha1(data)
+        assert path.name == name, f"{path} holds something else: {name}, {len(data)} bytes"
+        count += 1
+    for path in cache.glob("*--*/snapshots/**/*"):
+        assert path.is_dir() or path.exists(), f"{path} leads nowhere"
+    return count
