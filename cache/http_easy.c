@@ -119,8 +119,10 @@ static CURLcode set_up(CURL *easy, const struct http_request *request, const cha
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long) connect_ms);
-    SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-    SET(CURLOPT_PIPEWAIT, 1L);
+    // Without TLS there is nothing to be told of HTTP/2 before the first answer: all other requests would wait for that.
+    bool tls = strncasecmp(request->url, "https:", 6) == 0;
+    SET(CURLOPT_HTTP_VERSION, tls ? (long) CURL_HTTP_VERSION_2TLS : (long) CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_PIPEWAIT, tls ? 1L : 0L);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_BUFFERSIZE, RECEIVE_BUFFER);
     SET(CURLOPT_USERAGENT, user_agent);
