@@ -185,9 +185,7 @@ void blob_unref(struct blob *blob)
         blob->close_waits = true;
     }
     blob->close_work.fn = blob_close;
-    if (fetch->keepers)
-        pool_add(fetch->keepers, &blob->close_work, false);
-    else
+    if (!pool_add(fetch->keepers, &blob->close_work, false))
         blob_close(&blob->close_work);
 }
 
@@ -414,7 +412,8 @@ static void answers_post(struct fetch *fetch, struct answer *list)
         struct answer *next = list->next;
         fetch->waiting--;
         list->work.fn = answer_give;
-        pool_add(fetch->writers, &list->work, true);
+        if (!pool_add(fetch->writers, &list->work, true))
+            answer_give(&list->work);
         list = next;
     }
 }
@@ -825,15 +824,15 @@ void fetch_stop(struct fetch *fetch)
     }
     free(blobs);
     // What has come is written, then synced and published; these give back what they hold of the blobs.
-    pool_free(fetch->writers);
-    pool_free(fetch->keepers);
-    fetch->writers = fetch->keepers = NULL;
+    pool_stop(fetch->writers);
+    pool_stop(fetch->keepers);
 }
 
 void fetch_free(struct fetch *fetch)
 {
     if (!fetch)
         return;
+    flight_drain(fetch);
     for (unsigned i = 0; i < BUCKETS; i++) {
         while (fetch->blobs[i]) { // those that nobody uses, but the kernel may have bytes of
             struct blob *blob = fetch->blobs[i];
@@ -842,5 +841,7 @@ void fetch_free(struct fetch *fetch)
         }
     }
     chunks_trim(fetch);
+    pool_free(fetch->writers);
+    pool_free(fetch->keepers);
     fetch_destroy(fetch);
 }

@@ -251,6 +251,8 @@ void flight_resume(struct fetch *fetch);
 void flight_schedule(struct blob *blob);
 // Ends all flights and starts no more. Waits until that is done.
 void flight_stop(struct fetch *fetch);
+// After that: returns when the http thread will not touch `fetch` any more.
+void flight_drain(struct fetch *fetch);
 // A chunk of a flight is on disk, or cannot be. With the blob's lock held; the flight may be gone afterwards.
 void flight_landed(struct chunk *chunk);
 

@@ -508,13 +508,8 @@ static struct blob *pending_take(struct fetch *fetch)
     return blob;
 }
 
-static void flights_work(struct http_job *job)
+static void flights_look(struct fetch *fetch)
 {
-    struct fetch *fetch = (struct fetch *) (void *) ((char *) job - offsetof(struct fetch, job));
-    {
-        UTIL_LOCKED(&fetch->pending_lock);
-        fetch->job_waiting = false;
-    }
     for (struct blob *blob; (blob = pending_take(fetch));) {
         give_up(blob);
         queue_add(fetch, blob);
@@ -533,12 +528,22 @@ static void flights_work(struct http_job *job)
     queue_settle(fetch);
 }
 
+static void flights_work(struct http_job *job)
+{
+    struct fetch *fetch = (struct fetch *) (void *) ((char *) job - offsetof(struct fetch, job));
+    {
+        UTIL_LOCKED(&fetch->pending_lock);
+        fetch->job_waiting = false;
+    }
+    flights_look(fetch);
+}
+
 // --- the end
 
 static void cancel_all(void *userdata)
 {
     struct fetch *fetch = userdata;
-    flights_work(&fetch->job);
+    flights_look(fetch); // not the job: that may be in the http thread's list
     fetch->cancel_all = true;
     size_t count = 0;
     struct blob **blobs = fetch_blobs(fetch, &count);
@@ -558,4 +563,14 @@ static void cancel_all(void *userdata)
 void flight_stop(struct fetch *fetch)
 {
     http_run(fetch->http, cancel_all, fetch);
+}
+
+static void nothing(void *userdata)
+{
+    (void) userdata;
+}
+
+void flight_drain(struct fetch *fetch)
+{
+    http_run(fetch->http, nothing, NULL); // behind the job, if somebody was just about to post it
 }
