@@ -98,7 +98,7 @@ static void write_chunk(struct pool_work *work)
         error = partial_write(partial, chunk->offset, chunk->data, len);
     if (partial && is_full(error))
         fetch->full_until = util_now_ms() + FULL_MS;
-    bool listed = false;
+    bool listed = false, more;
     {
         UTIL_LOCKED(&blob->lock);
         if (error == 0) {
@@ -113,7 +113,7 @@ static void write_chunk(struct pool_work *work)
             chunk->unkept = true;
             chunk->used_ms = util_now_ms();
         }
-        flight_landed(chunk);
+        more = flight_landed(chunk);
     }
     if (error < 0)
         fetch->unkept_bytes += (long long) len;
@@ -126,6 +126,8 @@ static void write_chunk(struct pool_work *work)
         read_map(blob);
         keep_hash(blob);
     }
+    if (more)
+        flight_schedule(blob);
     blob_unref(blob);
 }
 
