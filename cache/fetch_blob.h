@@ -48,6 +48,8 @@ struct flight {
     struct chunk *chunk; // being filled
     bool paused;
     struct flight *next_paused;
+    struct flight *next_flying;
+    int64_t last_ms; // when it began, or last brought something
 };
 
 // Where a blob's bytes are wanted under a name.
@@ -191,6 +193,7 @@ struct fetch {
     // http thread only
     bool cancel_all;
     struct flight *paused;
+    struct flight *under_way;        // all of them
     struct blob *queue, **queue_end; // those of which something is to be fetched, referenced
 };
 

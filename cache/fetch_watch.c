@@ -60,7 +60,7 @@ static void evict(struct blob *blob, int64_t now)
 
 static void tick_blob(struct blob *blob, int64_t now, bool starved)
 {
-    bool sync, follow, publish, stuck;
+    bool sync, follow, publish, waits;
     blob_drop_waiters(blob, was_abandoned, &now, -EINTR);
     {
         UTIL_LOCKED(&blob->lock);
@@ -75,7 +75,7 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         evict(blob, now);
     {
         UTIL_LOCKED(&blob->lock);
-        stuck = blob->waiters && !blob->flights; // what it waits for was dropped, failed, or has its turn now
+        waits = blob->waiters; // what it waits for may have been dropped, or have its turn now
     }
     if (sync)
         keep_sync(blob);
@@ -83,7 +83,7 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         keep_refresh(blob);
     if (publish)
         keep_publish(blob);
-    if (stuck)
+    if (waits)
         flight_schedule(blob);
 }
 

@@ -12,6 +12,7 @@
 #define PIECE_MIN ((int64_t) 1024 * 1024) // of what is fetched ahead: a round trip for less is not worth it
 #define PIECE_MAX ((int64_t) 16 * 1024 * 1024)
 #define FULL_AHEAD ((int64_t) 4 * 1024 * 1024) // when nothing can be kept, no more than this lies about in memory
+#define IDLE_MS 1000                           // a flight that brings nothing for so long makes room for others
 #define FOLLOW_MS 4000 // how long another process's partial may stand still before we fetch for ourselves
 
 enum urgency { DEMAND, AHEAD };
@@ -260,6 +261,11 @@ static void flight_end(struct flight *flight, const struct hub_error *error)
         at = &(*at)->next_paused;
     if (*at)
         *at = flight->next_paused;
+    at = &fetch->under_way;
+    while (*at && *at != flight)
+        at = &(*at)->next_flying;
+    if (*at)
+        *at = flight->next_flying;
     hub_release(flight->call);
     flight->call = NULL;
     chunk_done(flight);
@@ -329,6 +335,8 @@ static int flight_data(void *userdata, int64_t offset, const void *bytes, size_t
     struct blob *blob = flight->blob;
     struct fetch *fetch = blob->fetch;
     assert(offset == flight->at);
+    flight->paused = false;
+    flight->last_ms = util_now_ms();
     struct chunk *reserve = NULL;
     bool urgent;
     {
@@ -419,10 +427,14 @@ static bool flight_start(struct blob *blob, enum urgency urgency)
     };
     blob_ref(blob);
     blob->fetch->flying++;
+    flight->last_ms = util_now_ms();
+    flight->next_flying = blob->fetch->under_way;
+    blob->fetch->under_way = flight;
     int error = path ? hub_get(blob->fetch->hub, &range, &handlers, flight, &flight->call) : -ENOMEM;
     if (error < 0) {
         struct hub_error failure = { .error = error, .reason = HUB_STOPPED };
         if (!path) {
+            blob->fetch->under_way = flight->next_flying;
             free(flight);
             blob->fetch->flying--;
             blob_unref(blob);
@@ -466,7 +478,27 @@ static void queue_add(struct fetch *fetch, struct blob *blob)
     fetch->queue_end = &blob->next_queued;
 }
 
-// Starts what there are connections for. One range of each blob after the other, so that none waits for another.
+static bool is_idle(const struct flight *flight)
+{
+    return !flight->paused && util_now_ms() - flight->last_ms >= IDLE_MS;
+}
+
+// How many ranges of a blob are under way, and whether one of them brings nothing.
+static int flights_of(const struct blob *blob, bool *ret_idle)
+{
+    int count = 0;
+    *ret_idle = false;
+    for (const struct flight *f = blob->fetch->under_way; f; f = f->next_flying) {
+        if (f->blob == blob) {
+            count++;
+            *ret_idle |= is_idle(f);
+        }
+    }
+    return count;
+}
+
+// Starts what there are connections for. One range of each blob after the other, so that none waits for another; of one
+// whose server is silent not so many that all connections are silent.
 static void start_some(struct fetch *fetch, enum urgency urgency)
 {
     bool any = true;
@@ -475,8 +507,33 @@ static void start_some(struct fetch *fetch, enum urgency urgency)
         for (struct blob *blob = fetch->queue; blob; blob = blob->next_queued) {
             if (fetch->flying >= fetch->options.connections)
                 return;
-            any |= flight_start(blob, urgency);
+            bool idle;
+            int count = flights_of(blob, &idle);
+            if (count == 0 || !idle || count < fetch->options.connections / 2)
+                any |= flight_start(blob, urgency);
         }
+    }
+}
+
+// No connection is left, and somebody waits for a blob that has none: one that has several gives up the one that has
+// been silent for longest. What it was to bring is asked for again.
+static void make_room(struct fetch *fetch)
+{
+    for (struct blob *blob = fetch->queue; blob; blob = blob->next_queued) {
+        int64_t from, to;
+        bool idle;
+        if (fetch->flying < fetch->options.connections || flights_of(blob, &idle) > 0 ||
+            !find_range(blob, DEMAND, &from, &to))
+            continue;
+        struct flight *victim = NULL;
+        for (struct flight *f = fetch->under_way; f; f = f->next_flying)
+            if (is_idle(f) && flights_of(f->blob, &idle) > 1 && (!victim || f->last_ms < victim->last_ms))
+                victim = f;
+        if (!victim)
+            return;
+        hub_cancel(victim->call);
+        flight_end(victim, NULL);
+        flight_start(blob, DEMAND);
     }
 }
 
@@ -518,12 +575,12 @@ static void flights_look(struct fetch *fetch)
     struct flight *paused = util_take_ptr(fetch->paused);
     while (paused) {
         struct flight *next = paused->next_paused;
-        paused->paused = false;
         hub_resume(paused->call);
         paused = next;
     }
     if (!fetch->stopping) {
         start_some(fetch, DEMAND);
+        make_room(fetch);
         start_some(fetch, AHEAD);
     }
     queue_settle(fetch);

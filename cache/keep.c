@@ -225,20 +225,27 @@ static void small_work(struct pool_work *work)
     struct blob *blob = KEEP_BLOB(work, small_work);
     struct fetch *fetch = blob->fetch;
     struct partial *left;
-    int error = verify_small(blob, &left);
     bool again = false;
-    if (error < 0 && left) { // damaged on the disk, or never right
-        partial_discard(left);
-        replace_partial(blob, left);
-    }
     {
         UTIL_LOCKED(&blob->lock);
         blob->small_waits = false;
+    }
+    int error = verify_small(blob, &left);
+    if (error < 0 && left) {
+        log_error("partial/%s: damaged on the disk: fetching it once more", blob->etag);
+        partial_discard(left);
+        replace_partial(blob, left);
+        flight_schedule(blob); // it may be under way already
+        blob_unref(blob);
+        return;
+    }
+    {
+        UTIL_LOCKED(&blob->lock);
         small_landed(blob);
         if (error == 0) {
             blob->verified = true;
         } else {
-            again = left || ++blob->strikes < STRIKES_MAX;
+            again = ++blob->strikes < STRIKES_MAX;
             blob_drop_chunks(blob);
         }
     }
@@ -248,8 +255,8 @@ static void small_work(struct pool_work *work)
     } else {
         _cleanup_free_ char *name = blob_name(blob);
         char text[512];
-        snprintf(text, sizeof text, "%s: the bytes %s are not those of its hash%s", name ? name : "?",
-                 left ? "on disk" : "that came", again ? "; fetching them once more" : ": nothing of it is kept");
+        snprintf(text, sizeof text, "%s: the bytes that came are not those of its hash%s", name ? name : "?",
+                 again ? "; fetching them once more" : ": nothing of it is kept");
         log_error("%s", text);
         fetch_note(fetch, text);
         fetch->errors++;

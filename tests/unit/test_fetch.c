@@ -734,7 +734,7 @@ static void fetched_ahead_it_is_there_when_it_is_read(void **unused)
 static void no_more_connections_than_allowed(void **unused)
 {
     (void) unused;
-    tell("shape {\"host\":\"cdn\",\"latency\":0.05}");
+    tell("shape {\"host\":\"cdn\",\"latency\":0.05,\"rate\":null}");
     begin((struct setup){ .keep = true, .connections = 3 });
     read_by_many(one.fetch, &a);
     end();
@@ -757,7 +757,7 @@ static void one_that_stalls_does_not_hold_up_another(void **unused)
 {
     (void) unused;
     begin((struct setup){ .keep = true, .connections = 2, .timeout_ms = STALL_MS });
-    tell("fault {\"host\":\"cdn\",\"path\":\"%s\",\"stall_at\":10,\"times\":null}", a.etag);
+    tell("fault {\"host\":\"cdn\",\"path\":\"%.24s\",\"stall_at\":10,\"times\":null}", a.etag);
     struct fetch_reader *stalled = open_it(&a);
     struct pending *p[4];
     for (int i = 0; i < 4; i++)
