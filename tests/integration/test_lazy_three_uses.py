@@ -276,7 +276,7 @@ def test_what_root_fetches_belongs_to_the_caches_owner(lazy, current, hub_repos,
         # The library gives its lock files one mode whatever the cache's is, and so must they have it here.
         wanted = "-rw-rw-r--" if path.endswith(".lock") else None
         assert mode == wanted or mode[0] == "l" or mode[7:9] == "--", f"{path}: {mode}"
-    probe = ["setpriv", f"--reuid={stranger}", "--clear-groups", current.bin / "python", "-c", ""]
+    probe = ["setpriv", f"--reuid={stranger}", f"--regid={stranger}", "--clear-groups", current.bin / "python", "-c", ""]
     if subprocess.run(probe, capture_output=True).returncode != 0:
         pytest.skip("the owner cannot reach the library's environment")
     home = {"HOME": os.fspath(fresh_cache.parent)}
