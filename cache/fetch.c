@@ -36,7 +36,7 @@ struct chunk *chunk_get(struct fetch *fetch, bool urgent)
         if (chunk) {
             fetch->free_chunks = chunk->next;
             fetch->free_count--;
-        } else if (fetch->chunk_count >= CHUNKS_MAX + (urgent ? CHUNKS_MAX / 4 : 0)) {
+        } else if (fetch->chunk_count >= fetch->chunks_max + (urgent ? fetch->chunks_max / 4 : 0)) {
             fetch->starved = true;
             return NULL;
         } else {
@@ -56,12 +56,8 @@ struct chunk *chunk_get(struct fetch *fetch, bool urgent)
     return chunk;
 }
 
-void chunk_unref(struct chunk *chunk)
+void chunk_put_back(struct fetch *fetch, struct chunk *chunk)
 {
-    if (--chunk->references > 0)
-        return;
-    struct fetch *fetch = chunk->blob->fetch;
-    bool starved;
     {
         UTIL_LOCKED(&fetch->chunk_lock);
         if (fetch->free_count < FREE_CHUNKS) {
@@ -72,10 +68,22 @@ void chunk_unref(struct chunk *chunk)
         } else {
             fetch->chunk_count--;
         }
+    }
+    free(chunk);
+}
+
+void chunk_unref(struct chunk *chunk)
+{
+    if (--chunk->references > 0)
+        return;
+    struct fetch *fetch = chunk->blob->fetch;
+    chunk_put_back(fetch, chunk);
+    bool starved;
+    {
+        UTIL_LOCKED(&fetch->chunk_lock);
         starved = fetch->starved;
         fetch->starved = false;
     }
-    free(chunk);
     if (starved)
         flight_resume(fetch);
 }
@@ -151,13 +159,14 @@ static void blob_unlist(struct blob *blob)
         *at = blob->next;
 }
 
-// Nobody uses it any more. Those that have given away what was not verified stay, without their partial: should it
-// turn out to be wrong, the kernel's copies must be found.
+// Nobody uses it any more. Those that have given away what was not verified stay, without their partial and their
+// memory: should it turn out to be wrong, the kernel's copies must be found.
 static void blob_close(struct pool_work *work)
 {
     struct blob *blob = (struct blob *) (void *) ((char *) work - offsetof(struct blob, close_work));
     struct fetch *fetch = blob->fetch;
     struct partial *partial = NULL;
+    struct chunk *chunks = NULL;
     bool stays;
     {
         UTIL_LOCKED(&fetch->lock);
@@ -165,12 +174,19 @@ static void blob_close(struct pool_work *work)
         if (blob->refs > 0)
             return;
         stays = blob->tainted && !blob->verified && blob->broken == 0 && !fetch->stop;
-        if (stays)
+        if (stays) {
             partial = util_take_ptr(blob->partial);
-        else
+            chunks = util_take_ptr(blob->chunks);
+        } else {
             blob_unlist(blob);
+        }
     }
     partial_release(partial);
+    while (chunks) {
+        struct chunk *next = chunks->next;
+        chunk_unref(chunks);
+        chunks = next;
+    }
     if (!stays)
         blob_free(blob);
 }
@@ -185,9 +201,7 @@ void blob_unref(struct blob *blob)
         blob->close_waits = true;
     }
     blob->close_work.fn = blob_close;
-    if (fetch->keepers)
-        pool_add(fetch->keepers, &blob->close_work, false);
-    else
+    if (!pool_add(fetch->keepers, &blob->close_work, false))
         blob_close(&blob->close_work);
 }
 
@@ -242,7 +256,7 @@ void blob_condemn(struct blob *blob)
 {
     struct fetch *fetch = blob->fetch;
     UTIL_LOCKED(&fetch->lock);
-    blob_unlist(blob);
+    blob->condemned = true;
     struct bad *bad = fetch->bads;
     while (bad && strcmp(bad->etag, blob->etag) != 0)
         bad = bad->next;
@@ -270,7 +284,7 @@ static int blob_get(struct fetch *fetch, const struct fetch_source *source, stru
         return -EIO;
     struct blob **head = &fetch->blobs[bucket_of(source->etag)];
     struct blob *blob = *head;
-    while (blob && strcmp(blob->etag, source->etag) != 0)
+    while (blob && (blob->condemned || strcmp(blob->etag, source->etag) != 0))
         blob = blob->next;
     if (blob && blob->size != source->size)
         return -EINVAL;
@@ -414,7 +428,8 @@ static void answers_post(struct fetch *fetch, struct answer *list)
         struct answer *next = list->next;
         fetch->waiting--;
         list->work.fn = answer_give;
-        pool_add(fetch->writers, &list->work, true);
+        if (!pool_add(fetch->writers, &list->work, true))
+            answer_give(&list->work);
         list = next;
     }
 }
@@ -523,6 +538,7 @@ static int open_reader(struct fetch *fetch, const struct fetch_source *source, s
         return error;
     }
     blob_open_partial(blob);
+    watch_wake(fetch);
     bool whole, again;
     {
         UTIL_LOCKED(&blob->lock);
@@ -554,10 +570,16 @@ static void reader_remove(struct blob *blob, const struct fetch_reader *reader)
         *at = reader->next;
 }
 
+static bool is_of_reader(const struct answer *a, const void *userdata)
+{
+    return a->reader == userdata;
+}
+
 void fetch_close(struct fetch_reader *reader)
 {
     struct blob *blob = reader->blob;
     bool flying;
+    blob_drop_waiters(blob, is_of_reader, reader, -ECANCELED);
     {
         UTIL_LOCKED(&blob->lock);
         reader_remove(blob, reader);
@@ -603,7 +625,9 @@ void fetch_ahead(struct fetch *fetch, const struct fetch_source *source)
     blob_ref(blob);
     {
         UTIL_LOCKED(&blob->lock);
-        there = blob->verified || blob->size == 0;
+        // Also when it cannot be had now: nobody would come back to it.
+        there = blob->verified || blob->size == 0 || blob->broken < 0 || fetch->stopping ||
+                util_now_ms() < blob->failed_until || (blob->partial && !partial_is_owner(blob->partial));
         reader->ahead_only = true;
         reader->ahead_to = blob->size;
     }
@@ -731,7 +755,7 @@ enum fetch_state fetch_state(struct fetch *fetch, const char *etag, int64_t size
     {
         UTIL_LOCKED(&fetch->lock);
         blob = fetch->blobs[bucket_of(etag)];
-        while (blob && (strcmp(blob->etag, etag) != 0 || blob->size != size))
+        while (blob && (blob->condemned || strcmp(blob->etag, etag) != 0 || blob->size != size))
             blob = blob->next;
         if (blob)
             blob->refs++;
@@ -777,6 +801,10 @@ int fetch_new(struct http *http, struct hub *hub, struct partials *partials, con
     fetch->options = *options;
     if (fetch->options.connections <= 0)
         fetch->options.connections = CONNECTIONS;
+    // A small blob keeps its chunks until all of it has come: each connection must be able to bring one.
+    fetch->chunks_max = fetch->options.connections * (int) (FETCH_SMALL / CHUNK + 1);
+    if (fetch->chunks_max < CHUNKS_MIN)
+        fetch->chunks_max = CHUNKS_MIN;
     pthread_mutex_init(&fetch->lock, NULL);
     pthread_mutex_init(&fetch->pending_lock, NULL);
     pthread_mutex_init(&fetch->chunk_lock, NULL);
@@ -825,15 +853,15 @@ void fetch_stop(struct fetch *fetch)
     }
     free(blobs);
     // What has come is written, then synced and published; these give back what they hold of the blobs.
-    pool_free(fetch->writers);
-    pool_free(fetch->keepers);
-    fetch->writers = fetch->keepers = NULL;
+    pool_stop(fetch->writers);
+    pool_stop(fetch->keepers);
 }
 
 void fetch_free(struct fetch *fetch)
 {
     if (!fetch)
         return;
+    flight_drain(fetch);
     for (unsigned i = 0; i < BUCKETS; i++) {
         while (fetch->blobs[i]) { // those that nobody uses, but the kernel may have bytes of
             struct blob *blob = fetch->blobs[i];
@@ -842,5 +870,7 @@ void fetch_free(struct fetch *fetch)
         }
     }
     chunks_trim(fetch);
+    pool_free(fetch->writers);
+    pool_free(fetch->keepers);
     fetch_destroy(fetch);
 }

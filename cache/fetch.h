@@ -72,6 +72,7 @@ void fetch_free(struct fetch *fetch);
 // Opens a file for reading; asks nothing of the Hub. 0; -EIO when its bytes have twice been others than its hash says;
 // -EOPNOTSUPP when its etag says nothing about its bytes; -EINVAL when that is known with another size; -ENOMEM.
 int fetch_open(struct fetch *fetch, const struct fetch_source *source, struct fetch_reader **ret_reader);
+// What still waits is answered with -ECANCELED.
 void fetch_close(struct fetch_reader *reader);
 
 // Fetches all of a file because it is likely to be wanted soon, after what somebody waits for. Nothing is said when

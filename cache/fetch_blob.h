@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 #define CHUNK ((int64_t) 256 * 1024) // bytes of a buffer; those of a blob begin at multiples of it
-#define CHUNKS_MAX 192               // 48 MiB in all; a range for which none is free is paused
+#define CHUNKS_MIN 192 // 48 MiB in all, or more for many connections; a range for which none is free is paused
 #define STALE_MAX 4
 #define BUCKETS 1024
 #define FLIGHT_FAILED_MS 2000 // a range that failed is not fetched ahead again for so long
@@ -93,6 +93,7 @@ struct blob {
     struct blob *next;
     unsigned refs;
     bool close_waits;
+    bool condemned; // not for those who open it from now on
 
     // guarded by fetch->pending_lock
     struct blob *next_pending;
@@ -165,18 +166,17 @@ struct fetch {
     pthread_cond_t tick;
     struct blob *blobs[BUCKETS];
     struct bad *bads; // blobs whose bytes were wrong
-    bool stop, idle;
+    bool stop, idle, woken;
     char last_error[512];
 
     pthread_mutex_t pending_lock; // a leaf; guards what follows
     struct blob *pending, **pending_end;
     bool job_waiting;
-    bool cancel_all;
     struct http_job job;
 
     pthread_mutex_t chunk_lock; // a leaf; guards what follows
     struct chunk *free_chunks;
-    int free_count, chunk_count;
+    int free_count, chunk_count, chunks_max;
     bool starved; // a flight was paused for want of a chunk
 
     atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, retries, waiting;
@@ -185,6 +185,7 @@ struct fetch {
     int64_t bytes_before, rate;
 
     // http thread only
+    bool cancel_all;
     struct flight *paused;
     struct blob *queue, **queue_end; // those of which something is to be fetched, referenced
 };
@@ -215,7 +216,7 @@ bool blob_there(struct blob *blob, int64_t at, struct chunk **ret_chunk, int64_t
 // The rest of a small blob's verification failed, or it was given up: its chunks go. With the blob's lock held.
 void blob_drop_chunks(struct blob *blob);
 
-// The bytes of a blob were wrong: it is taken out of the table, for the next to open it to start over.
+// The bytes of a blob were wrong: the next to open it starts over with another struct.
 void blob_condemn(struct blob *blob);
 
 // Notes an error for people to see.
@@ -227,6 +228,8 @@ char *blob_name(struct blob *blob);
 // A chunk, with one reference. NULL when there is none to be had; `urgent`: somebody waits for what will be in it.
 struct chunk *chunk_get(struct fetch *fetch, bool urgent);
 void chunk_unref(struct chunk *chunk);
+// Gives back one that was not used: nobody who waits for chunks is told.
+void chunk_put_back(struct fetch *fetch, struct chunk *chunk);
 // Drops the free ones.
 void chunks_trim(struct fetch *fetch);
 
@@ -251,8 +254,11 @@ void flight_resume(struct fetch *fetch);
 void flight_schedule(struct blob *blob);
 // Ends all flights and starts no more. Waits until that is done.
 void flight_stop(struct fetch *fetch);
-// A chunk of a flight is on disk, or cannot be. With the blob's lock held; the flight may be gone afterwards.
-void flight_landed(struct chunk *chunk);
+// After that: returns when the http thread will not touch `fetch` any more.
+void flight_drain(struct fetch *fetch);
+// A chunk of a flight is on disk, or cannot be. With the blob's lock held; the flight may be gone afterwards. True if
+// the blob must then be scheduled.
+bool flight_landed(struct chunk *chunk);
 
 // ---- keep.c
 

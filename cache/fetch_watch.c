@@ -60,7 +60,7 @@ static void evict(struct blob *blob, int64_t now)
 
 static void tick_blob(struct blob *blob, int64_t now, bool starved)
 {
-    bool sync, follow, publish;
+    bool sync, follow, publish, stuck;
     blob_drop_waiters(blob, was_abandoned, &now, -EINTR);
     {
         UTIL_LOCKED(&blob->lock);
@@ -69,7 +69,13 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         sync =
             blob->partial && (blob->unsynced >= SYNC_BYTES || (blob->unsynced > 0 && now - blob->synced_ms >= SYNC_MS));
         follow = blob->waiters && blob->partial && !partial_is_owner(blob->partial);
-        publish = blob->verified && !blob->kept && blob->publish_tries > 0;
+        publish = blob->verified && !blob->kept && blob->publish_tries > 0 && !blob->publish_waits;
+    }
+    if (starved)
+        evict(blob, now);
+    {
+        UTIL_LOCKED(&blob->lock);
+        stuck = blob->waiters && !blob->flights; // what it waits for was dropped, failed, or has its turn now
     }
     if (sync)
         keep_sync(blob);
@@ -77,8 +83,8 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         keep_refresh(blob);
     if (publish)
         keep_publish(blob);
-    if (starved)
-        evict(blob, now);
+    if (stuck)
+        flight_schedule(blob);
 }
 
 // What the ticker does. True if there is anything that it must look at again.
@@ -115,6 +121,8 @@ static void *ticker_run(void *userdata)
     bool busy = true;
     pthread_mutex_lock(&fetch->lock);
     while (!fetch->stop) {
+        busy |= fetch->woken;
+        fetch->woken = false;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += TICK_MS * 1000000L;
@@ -146,6 +154,7 @@ int watch_start(struct fetch *fetch)
 void watch_wake(struct fetch *fetch)
 {
     UTIL_LOCKED(&fetch->lock);
+    fetch->woken = true; // it may have found nothing and be about to go idle
     if (fetch->idle)
         pthread_cond_signal(&fetch->tick);
 }

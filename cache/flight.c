@@ -190,13 +190,15 @@ static void flight_settle(struct flight *flight)
     free(flight);
 }
 
-void flight_landed(struct chunk *chunk)
+bool flight_landed(struct chunk *chunk)
 {
+    struct blob *blob = chunk->blob;
     struct flight *flight = util_take_ptr(chunk->flight);
     if (!flight)
-        return;
+        return false;
     flight->landing--;
     flight_settle(flight);
+    return blob->no_ranges && !blob->flights && blob->waiters; // the next whole file was waiting for this
 }
 
 // Hands on what is in the chunk that was being filled.
@@ -225,12 +227,10 @@ static void flight_failed(struct flight *flight, const struct hub_error *error)
 {
     struct blob *blob = flight->blob;
     struct fetch *fetch = blob->fetch;
-    if (error->reason == HUB_NO_RANGES) {
+    if (error->reason == HUB_NO_RANGES && flight->from > 0) { // all of the file, then
         UTIL_LOCKED(&blob->lock);
-        if (!blob->no_ranges) {
-            blob->no_ranges = true;
-            return;
-        }
+        blob->no_ranges = true;
+        return;
     }
     if (error->error != -ECANCELED) {
         fetch->errors++;
@@ -272,6 +272,7 @@ static void flight_end(struct flight *flight, const struct hub_error *error)
         if (blob->small && !small && !blob->verified)
             blob_drop_chunks(blob);
         flight->over = true;
+        flight->to = flight->at; // the rest is for others, though some of this is still being written
         if (!small)
             flight_settle(flight);
     }
@@ -296,8 +297,7 @@ static bool chunks_reserve(struct flight *flight, size_t len, bool urgent, struc
             while (list) {
                 chunk = list;
                 list = list->next;
-                chunk->blob = flight->blob;
-                chunk_unref(chunk);
+                chunk_put_back(flight->blob->fetch, chunk);
             }
             return false;
         }
@@ -352,6 +352,7 @@ static int flight_data(void *userdata, int64_t offset, const void *bytes, size_t
                 reserve = chunk->next;
                 chunk_begin(flight, chunk);
             }
+            urgent |= blob->waiters != NULL; // also of who came while this was being copied
             struct chunk *chunk = flight->chunk;
             int64_t end = (chunk->offset / CHUNK + 1) * CHUNK;
             size_t room = (size_t) (end - flight->at);
@@ -508,13 +509,8 @@ static struct blob *pending_take(struct fetch *fetch)
     return blob;
 }
 
-static void flights_work(struct http_job *job)
+static void flights_look(struct fetch *fetch)
 {
-    struct fetch *fetch = (struct fetch *) (void *) ((char *) job - offsetof(struct fetch, job));
-    {
-        UTIL_LOCKED(&fetch->pending_lock);
-        fetch->job_waiting = false;
-    }
     for (struct blob *blob; (blob = pending_take(fetch));) {
         give_up(blob);
         queue_add(fetch, blob);
@@ -533,12 +529,22 @@ static void flights_work(struct http_job *job)
     queue_settle(fetch);
 }
 
+static void flights_work(struct http_job *job)
+{
+    struct fetch *fetch = (struct fetch *) (void *) ((char *) job - offsetof(struct fetch, job));
+    {
+        UTIL_LOCKED(&fetch->pending_lock);
+        fetch->job_waiting = false;
+    }
+    flights_look(fetch);
+}
+
 // --- the end
 
 static void cancel_all(void *userdata)
 {
     struct fetch *fetch = userdata;
-    flights_work(&fetch->job);
+    flights_look(fetch); // not the job: that may be in the http thread's list
     fetch->cancel_all = true;
     size_t count = 0;
     struct blob **blobs = fetch_blobs(fetch, &count);
@@ -558,4 +564,14 @@ static void cancel_all(void *userdata)
 void flight_stop(struct fetch *fetch)
 {
     http_run(fetch->http, cancel_all, fetch);
+}
+
+static void nothing(void *userdata)
+{
+    (void) userdata;
+}
+
+void flight_drain(struct fetch *fetch)
+{
+    http_run(fetch->http, nothing, NULL); // behind the job, if somebody was just about to post it
 }

@@ -119,7 +119,8 @@ static CURLcode set_up(CURL *easy, const struct http_request *request, const cha
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long) connect_ms);
-    // Without TLS there is nothing to be told of HTTP/2 before the first answer: all other requests would wait for that.
+    // Without TLS there is nothing to be told of HTTP/2 before the first answer: all other requests would wait for
+    // that.
     bool tls = strncasecmp(request->url, "https:", 6) == 0;
     SET(CURLOPT_HTTP_VERSION, tls ? (long) CURL_HTTP_VERSION_2TLS : (long) CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_PIPEWAIT, tls ? 1L : 0L);

@@ -25,19 +25,25 @@ bool keep_disk_full(struct fetch *fetch)
     return util_now_ms() < fetch->full_until;
 }
 
-// Has a keeper do something for a blob, unless that waits already.
-static void keeper_add(struct blob *blob, bool *waits, struct pool_work *work, void (*fn)(struct pool_work *work),
-                       bool urgent)
+// Has something done for a blob, unless that waits already, or all ends.
+static void work_add(struct pool *pool, struct blob *blob, bool *waits, struct pool_work *work,
+                     void (*fn)(struct pool_work *work), bool urgent)
 {
     {
         UTIL_LOCKED(&blob->lock);
-        if (*waits || !blob->fetch->keepers)
+        if (*waits)
             return;
         *waits = true;
     }
     blob_ref(blob);
     work->fn = fn;
-    pool_add(blob->fetch->keepers, work, urgent);
+    if (pool_add(pool, work, urgent))
+        return;
+    {
+        UTIL_LOCKED(&blob->lock);
+        *waits = false;
+    }
+    blob_unref(blob);
 }
 
 // --- writing
@@ -92,7 +98,7 @@ static void write_chunk(struct pool_work *work)
         error = partial_write(partial, chunk->offset, chunk->data, len);
     if (partial && is_full(error))
         fetch->full_until = util_now_ms() + FULL_MS;
-    bool listed = false;
+    bool listed = false, more;
     {
         UTIL_LOCKED(&blob->lock);
         if (error == 0) {
@@ -107,7 +113,7 @@ static void write_chunk(struct pool_work *work)
             chunk->unkept = true;
             chunk->used_ms = util_now_ms();
         }
-        flight_landed(chunk);
+        more = flight_landed(chunk);
     }
     if (error < 0)
         fetch->unkept_bytes += (long long) len;
@@ -120,6 +126,8 @@ static void write_chunk(struct pool_work *work)
         read_map(blob);
         keep_hash(blob);
     }
+    if (more)
+        flight_schedule(blob);
     blob_unref(blob);
 }
 
@@ -128,7 +136,8 @@ void keep_chunk(struct chunk *chunk)
     blob_ref(chunk->blob);
     chunk->references++;
     chunk->work.fn = write_chunk;
-    pool_add(chunk->blob->fetch->writers, &chunk->work, false);
+    if (!pool_add(chunk->blob->fetch->writers, &chunk->work, false))
+        write_chunk(&chunk->work);
 }
 
 // --- small blobs: verified as one, before anything is given away
@@ -220,15 +229,7 @@ static void small_work(struct pool_work *work)
 
 void keep_small(struct blob *blob)
 {
-    {
-        UTIL_LOCKED(&blob->lock);
-        if (blob->small_waits || !blob->fetch->writers)
-            return;
-        blob->small_waits = true;
-    }
-    blob_ref(blob);
-    blob->small_work.fn = small_work;
-    pool_add(blob->fetch->writers, &blob->small_work, true);
+    work_add(blob->fetch->writers, blob, &blob->small_waits, &blob->small_work, small_work, true);
 }
 
 // --- hashing
@@ -343,7 +344,7 @@ static void hash_work(struct pool_work *work)
 void keep_hash(struct blob *blob)
 {
     if (!blob->small)
-        keeper_add(blob, &blob->hash_waits, &blob->hash_work, hash_work, false);
+        work_add(blob->fetch->keepers, blob, &blob->hash_waits, &blob->hash_work, hash_work, false);
 }
 
 // --- syncing
@@ -371,7 +372,7 @@ static void sync_work(struct pool_work *work)
 
 void keep_sync(struct blob *blob)
 {
-    keeper_add(blob, &blob->sync_waits, &blob->sync_work, sync_work, true);
+    work_add(blob->fetch->keepers, blob, &blob->sync_waits, &blob->sync_work, sync_work, true);
 }
 
 // --- publishing
@@ -557,7 +558,7 @@ static void publish_work(struct pool_work *work)
 
 void keep_publish(struct blob *blob)
 {
-    keeper_add(blob, &blob->publish_waits, &blob->publish_work, publish_work, false);
+    work_add(blob->fetch->keepers, blob, &blob->publish_waits, &blob->publish_work, publish_work, false);
 }
 
 // --- following another process
@@ -628,7 +629,7 @@ static void refresh_work(struct pool_work *work)
 
 void keep_refresh(struct blob *blob)
 {
-    keeper_add(blob, &blob->refresh_waits, &blob->refresh_work, refresh_work, true);
+    work_add(blob->fetch->keepers, blob, &blob->refresh_waits, &blob->refresh_work, refresh_work, true);
 }
 
 // --- links
@@ -675,7 +676,7 @@ static void link_work(struct pool_work *work)
 void fetch_link(struct fetch *fetch, const struct fetch_source *source)
 {
     size_t size = strlen(source->path) + 1;
-    struct link_work *link = fetch->cache_path && fetch->keepers ? calloc(1, sizeof *link + size) : NULL;
+    struct link_work *link = fetch->cache_path ? calloc(1, sizeof *link + size) : NULL;
     if (!link)
         return;
     link->work.fn = link_work;
@@ -686,5 +687,6 @@ void fetch_link(struct fetch *fetch, const struct fetch_source *source)
     snprintf(link->ref, sizeof link->ref, "%s", source->ref ? source->ref : "");
     snprintf(link->etag, sizeof link->etag, "%s", source->etag);
     memcpy(link->path, source->path, size);
-    pool_add(fetch->keepers, &link->work, false);
+    if (!pool_add(fetch->keepers, &link->work, false))
+        free(link);
 }

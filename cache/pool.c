@@ -19,6 +19,7 @@ struct pool {
     struct queue urgent, usual;
     int busy;
     bool stop;
+    bool ended; // no thread takes work any more
 };
 
 static struct pool_work *queue_take(struct queue *queue)
@@ -47,7 +48,8 @@ static void *worker(void *userdata)
             work->fn(work); // the work may be gone now
             pthread_mutex_lock(&pool->lock);
             pool->busy--;
-        } else if (pool->stop && pool->busy == 0) { // nobody is left who might add more
+        } else if (pool->stop && pool->busy == 0) { // what is added from here on is refused
+            pool->ended = true;
             break;
         } else {
             pthread_cond_wait(&pool->changed, &pool->lock);
@@ -84,7 +86,7 @@ int pool_new(const char *name, int threads, struct pool **ret_pool)
     return 0;
 }
 
-void pool_free(struct pool *pool)
+void pool_stop(struct pool *pool)
 {
     if (!pool)
         return;
@@ -95,18 +97,29 @@ void pool_free(struct pool *pool)
     }
     for (int i = 0; i < pool->count; i++)
         pthread_join(pool->threads[i], NULL);
+    pool->count = 0;
+}
+
+void pool_free(struct pool *pool)
+{
+    if (!pool)
+        return;
+    pool_stop(pool);
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->lock);
     free(pool->threads);
     free(pool);
 }
 
-void pool_add(struct pool *pool, struct pool_work *work, bool urgent)
+bool pool_add(struct pool *pool, struct pool_work *work, bool urgent)
 {
     struct queue *queue = urgent ? &pool->urgent : &pool->usual;
     UTIL_LOCKED(&pool->lock);
+    if (pool->ended)
+        return false;
     work->next = NULL;
     *queue->end = work;
     queue->end = &work->next;
     pthread_cond_signal(&pool->changed);
+    return true;
 }

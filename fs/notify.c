@@ -21,6 +21,11 @@ int notify_start(struct fs *fs)
 
 void notify_stop(struct fs *fs)
 {
+    pool_stop(fs->notify);
+}
+
+void notify_free(struct fs *fs)
+{
     pool_free(fs->notify);
     fs->notify = NULL;
 }
@@ -43,5 +48,6 @@ void notify_bad(void *userdata, uint64_t nodeid)
     notice->work.fn = notice_give;
     notice->fs = fs;
     notice->nodeid = nodeid;
-    pool_add(fs->notify, &notice->work, false);
+    if (!pool_add(fs->notify, &notice->work, false))
+        free(notice);
 }

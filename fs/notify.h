@@ -10,6 +10,8 @@
 int notify_start(struct fs *fs);
 // While workers still answer reads.
 void notify_stop(struct fs *fs);
+// When nothing calls notify_bad() any more.
+void notify_free(struct fs *fs);
 
 // Has the kernel forget all bytes of a file, later. `userdata` is the struct fs: this is store_hub_options.on_bad.
 void notify_bad(void *userdata, uint64_t nodeid);

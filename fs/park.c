@@ -31,6 +31,11 @@ int park_start(struct fs *fs)
 
 void park_stop(struct fs *fs)
 {
+    pool_stop(fs->park);
+}
+
+void park_free(struct fs *fs)
+{
     pool_free(fs->park);
     fs->park = NULL;
 }
@@ -68,7 +73,14 @@ static void answered(struct remote_waiter *waiter)
 {
     struct parked *p = (struct parked *) (void *) waiter;
     p->again.fn = run_again;
-    pool_add(p->fs->park, &p->again, false);
+    if (pool_add(p->fs->park, &p->again, false))
+        return;
+    // The mount ends; a worker was about to park this.
+    if (!atomic_flag_test_and_set(&p->taken)) {
+        fuse_req_interrupt_func(p->req, NULL, NULL);
+        fuse_reply_err(p->req, EIO);
+    }
+    parked_unref(p);
 }
 
 // Called with a lock of libfuse's held: the answer comes from another thread.
@@ -80,7 +92,8 @@ static void interrupted(fuse_req_t req, void *userdata)
         return;
     p->references++;
     p->cancel.fn = run_cancel;
-    pool_add(p->fs->park, &p->cancel, true);
+    if (!pool_add(p->fs->park, &p->cancel, true))
+        p->references--; // the mount ends: the answer is on its way
 }
 
 static void park(fuse_req_t req, fuse_ino_t ino, const char *name, const struct fuse_file_info *fi, uint64_t seen,

@@ -10,6 +10,8 @@
 int park_start(struct fs *fs);
 // After store_stop(), which calls all that wait.
 void park_stop(struct fs *fs);
+// When no worker is left.
+void park_free(struct fs *fs);
 
 // Sets a request aside that was answered with -EINPROGRESS, `seen` being store_answers() before it was tried. It is
 // answered with EINTR when it is interrupted.

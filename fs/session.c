@@ -324,6 +324,8 @@ static void fs_close(struct fs *fs)
     if (fs->session)
         fuse_session_destroy(fs->session);
     push_free(fs->push);
+    notify_free(fs);
+    park_free(fs);
     handles_free(fs);
     pthread_mutex_destroy(&fs->handles_lock);
     files_free(fs->files);
