@@ -179,7 +179,7 @@ struct fetch {
     int free_count, chunk_count, chunks_max;
     bool starved; // a flight was paused for want of a chunk
 
-    atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, retries, waiting;
+    atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, waiting;
     atomic_llong full_until; // ms: the disk was full until then, at least
     atomic_int flying;       // written by the http thread
     int64_t bytes_before, rate;

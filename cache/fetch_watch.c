@@ -181,7 +181,7 @@ void fetch_stats(struct fetch *fetch, struct fetch_stats *ret_stats)
         .unkept_bytes = fetch->unkept_bytes,
         .requests = fetch->flying,
         .waiting_reads = fetch->waiting,
-        .retries = fetch->retries,
+        .retries = hub_retries(fetch->hub),
         .errors = fetch->errors,
         .disk_full = keep_disk_full(fetch),
     };

@@ -399,26 +399,28 @@ static int small_to_partial(struct blob *blob)
     struct fetch *fetch = blob->fetch;
     if (!fetch->partials)
         return -EROFS;
-    struct partial *partial = NULL;
+    struct partial *partial = NULL, *had;
     {
         UTIL_LOCKED(&blob->lock);
-        if (blob->partial)
-            return 0;
+        had = blob->partial;
     }
-    int error = partial_acquire(fetch->partials, blob->etag, blob->size, &partial);
-    if (error == 0 && !partial_whole(partial)) {
+    int error = had ? 0 : partial_acquire(fetch->partials, blob->etag, blob->size, &partial);
+    struct partial *p = had ? had : partial;
+    if (error == 0 && !partial_whole(p)) {
         UTIL_LOCKED(&blob->lock);
         for (const struct chunk *chunk = blob->chunks; chunk && error == 0; chunk = chunk->next)
-            error = partial_write(partial, chunk->offset, chunk->data, chunk->filled);
+            error = partial_write(p, chunk->offset, chunk->data, chunk->filled);
     }
+    if (error == 0)
+        error = partial_sync(p);
     if (error < 0) {
         partial_release(partial);
         return error;
     }
     UTIL_LOCKED(&blob->lock);
-    blob->partial = partial;
-    blob_drop_chunks(blob);
-    blob->unsynced = blob->size + 1;
+    blob->partial = p;
+    if (partial_whole(p))
+        blob_drop_chunks(blob);
     return 0;
 }
 
