@@ -28,6 +28,7 @@ struct chunk {
     size_t filled; // guarded by the blob's lock
     atomic_int references;
     bool unkept;     // the disk has no place for it: given away from here, dropped when room is needed
+    bool again;      // an unkept one that is being written once more
     int64_t used_ms; // of an unkept one
     unsigned char data[CHUNK];
 };
@@ -264,6 +265,8 @@ bool flight_landed(struct chunk *chunk);
 
 // A chunk is full, or nothing more comes into it: writes it.
 void keep_chunk(struct chunk *chunk);
+// The disk may have room again: writes what it had no place for.
+void keep_again(struct blob *blob);
 // All of a small blob has come.
 void keep_small(struct blob *blob);
 // Hashes what is there in order; and if that is all of it, publishes it. On a keeper, later.
