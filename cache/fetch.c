@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define WRITERS 2
 #define KEEPERS 2
@@ -301,32 +302,42 @@ static int blob_get(struct fetch *fetch, const struct fetch_source *source, stru
     return 0;
 }
 
-// Small blobs go to the cache from memory, where that can be; their partials would cost more than their bytes.
+// Small blobs go to the cache from memory, where that can be; their partials would cost more than their bytes. One that
+// could not be published was left as a partial.
 static bool wants_partial(const struct blob *blob)
 {
     const struct fetch *fetch = blob->fetch;
-    return fetch->partials && (!blob->small || !fetch->cache_path || fetch->small_partials);
+    return fetch->partials &&
+           (!blob->small || !fetch->cache_path || partials_present(fetch->partials, blob->etag, blob->size) > 0);
 }
 
-// Opens the partial of a blob that has none. Without one its bytes are given away and not kept.
-static void blob_open_partial(struct blob *blob)
+int blob_open_partial(struct blob *blob)
 {
     {
         UTIL_LOCKED(&blob->lock);
-        if (blob->partial || blob->fd >= 0 || !wants_partial(blob))
-            return;
+        if (blob->partial || blob->fd >= 0)
+            return 0;
     }
     struct partial *partial = NULL;
+    struct stat st = { 0 };
     int error = partial_acquire(blob->fetch->partials, blob->etag, blob->size, &partial);
-    if (error < 0)
+    if (error < 0) {
         log_warning("partial/%s: cannot be kept: %s", blob->etag, strerror(-error));
-    struct partial *spare = partial;
+        return error;
+    }
+    fstat(partial_fd(partial), &st);
     {
         UTIL_LOCKED(&blob->lock);
-        if (!blob->partial)
-            blob->partial = util_take_ptr(spare);
+        if (!blob->partial) {
+            // Nobody hashes a blob without a partial. It may have had this one before, and been closed meanwhile.
+            if (blob->data_inode != st.st_ino || !partial_has(partial, 0, blob->hashed))
+                blob->hash_anew = true;
+            blob->data_inode = st.st_ino;
+            blob->partial = util_take_ptr(partial);
+        }
     }
-    partial_release(spare);
+    partial_release(partial);
+    return 0;
 }
 
 void blob_drop_chunks(struct blob *blob)
@@ -537,7 +548,8 @@ static int open_reader(struct fetch *fetch, const struct fetch_source *source, s
         blob_unref(blob);
         return error;
     }
-    blob_open_partial(blob);
+    if (wants_partial(blob))
+        blob_open_partial(blob);
     watch_wake(fetch);
     bool whole, again;
     {
@@ -836,8 +848,15 @@ int fetch_new(struct http *http, struct hub *hub, struct partials *partials, con
 
 static void stop_blob(struct blob *blob)
 {
+    bool retries;
     blob_fail(blob, 0, blob->size, -ECANCELED);
     blob_drop_ahead(blob);
+    {
+        UTIL_LOCKED(&blob->lock);
+        retries = blob->publish_tries > 0;
+    }
+    if (retries)
+        keep_publish(blob); // for the last time
 }
 
 void fetch_stop(struct fetch *fetch)

@@ -15,6 +15,8 @@
 #define CHUNK ((int64_t) 256 * 1024) // bytes of a buffer; those of a blob begin at multiples of it
 #define CHUNKS_MIN 192 // 48 MiB in all, or more for many connections; a range for which none is free is paused
 #define STALE_MAX 4
+#define SMALL_CHUNKS ((int) (FETCH_SMALL / CHUNK)) // of a small blob, at most
+#define KEEP_FULL_MS 5000                          // how long a full disk is left alone
 #define BUCKETS 1024
 #define FLIGHT_FAILED_MS 2000 // a range that failed is not fetched ahead again for so long
 
@@ -134,8 +136,11 @@ struct blob {
 
     // Work that waits in a pool, each with a reference to the blob; guarded by the lock but for `hash`.
     bool hash_waits, sync_waits, publish_waits, refresh_waits, small_waits;
-    bool hash_again; // more has come while it was being hashed
-    bool retry_ref;  // a publishing that is to be tried again holds a reference
+    bool hash_again;     // more has come while it was being hashed
+    bool hash_anew;      // what was hashed may not be what is there
+    bool publish_again;  // there is a new name while it is being published
+    bool retry_ref;      // a publishing that is to be tried again holds a reference
+    uint64_t data_inode; // of the partial that is hashed
     struct pool_work hash_work, sync_work, publish_work, refresh_work, close_work, small_work;
     bool hashing;
     // Of the keeper that hashes, while that is set.
@@ -161,7 +166,6 @@ struct fetch {
     pthread_t ticker;
     bool ticker_runs;
     atomic_bool stopping;
-    atomic_bool small_partials; // small blobs need partials, too: they cannot be published
 
     pthread_mutex_t lock; // guards what follows
     pthread_cond_t tick;
@@ -214,6 +218,10 @@ void blob_drop_ahead(struct blob *blob);
 // blob's lock held.
 bool blob_there(struct blob *blob, int64_t at, struct chunk **ret_chunk, int64_t *ret_to);
 
+// Opens the partial of a blob that has none. Without one its bytes are given away and not kept. 0, -errno. Without a
+// lock of ours.
+int blob_open_partial(struct blob *blob);
+
 // The rest of a small blob's verification failed, or it was given up: its chunks go. With the blob's lock held.
 void blob_drop_chunks(struct blob *blob);
 
@@ -261,7 +269,20 @@ void flight_drain(struct fetch *fetch);
 // the blob must then be scheduled.
 bool flight_landed(struct chunk *chunk);
 
-// ---- keep.c
+// ---- keep.c, keep_publish.c
+
+#define KEEP_BLOB(work, member) ((struct blob *) (void *) ((char *) (work) -offsetof(struct blob, member)))
+
+// Has something done for a blob, unless that waits already (`waits`, guarded by its lock, which `fn` clears), or all
+// ends.
+void keep_add(struct pool *pool, struct blob *blob, bool *waits, struct pool_work *work,
+              void (*fn)(struct pool_work *work), bool urgent);
+// The chunks of a small blob in order, each referenced: how many, or -ESTALE if they are not all of it.
+int keep_small_chunks(struct blob *blob, struct chunk *ret_chunks[SMALL_CHUNKS]);
+// partial_sync(), and what is to be done when it fails.
+int keep_sync_partial(struct blob *blob, struct partial *partial);
+// Some of what was on disk is absent again.
+void keep_lost(struct blob *blob);
 
 // A chunk is full, or nothing more comes into it: writes it.
 void keep_chunk(struct chunk *chunk);
