@@ -15,7 +15,7 @@
 #define WRITERS 2
 #define KEEPERS 2
 #define CONNECTIONS 16
-#define BAD_MS 60000
+#define BAD_MS 10000
 #define FREE_CHUNKS 32
 
 static unsigned bucket_of(const char *etag)

@@ -119,7 +119,7 @@ struct fetch_stats {
     int64_t bytes_per_second;                        // from the network, of late
     int64_t requests;                                // ranges under way
     int64_t waiting_reads;
-    int64_t retries; // of ranges that brought nothing for a while
+    int64_t retries; // of all requests to the Hub
     int64_t errors;
     bool disk_full;
     char last_error[512];

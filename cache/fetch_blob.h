@@ -30,6 +30,7 @@ struct chunk {
     size_t filled; // guarded by the blob's lock
     atomic_int references;
     bool unkept;     // the disk has no place for it: given away from here, dropped when room is needed
+    bool again;      // an unkept one that is being written once more
     int64_t used_ms; // of an unkept one
     unsigned char data[CHUNK];
 };
@@ -185,7 +186,7 @@ struct fetch {
     int free_count, chunk_count, chunks_max;
     bool starved; // a flight was paused for want of a chunk
 
-    atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, retries, waiting;
+    atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, waiting;
     atomic_llong full_until; // ms: the disk was full until then, at least
     atomic_int flying;       // written by the http thread
     int64_t bytes_before, rate;
@@ -288,6 +289,8 @@ void keep_lost(struct blob *blob);
 
 // A chunk is full, or nothing more comes into it: writes it.
 void keep_chunk(struct chunk *chunk);
+// The disk may have room again: writes what it had no place for.
+void keep_again(struct blob *blob);
 // All of a small blob has come.
 void keep_small(struct blob *blob);
 // Hashes what is there in order; and if that is all of it, publishes it. On a keeper, later.

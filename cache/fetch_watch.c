@@ -71,6 +71,8 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         follow = blob->waiters && blob->partial && !partial_is_owner(blob->partial);
         publish = blob->verified && !blob->kept && blob->publish_tries > 0 && !blob->publish_waits;
     }
+    if (!keep_disk_full(blob->fetch))
+        keep_again(blob);
     if (starved)
         evict(blob, now);
     {
@@ -181,7 +183,7 @@ void fetch_stats(struct fetch *fetch, struct fetch_stats *ret_stats)
         .unkept_bytes = fetch->unkept_bytes,
         .requests = fetch->flying,
         .waiting_reads = fetch->waiting,
-        .retries = fetch->retries,
+        .retries = hub_retries(fetch->hub),
         .errors = fetch->errors,
         .disk_full = keep_disk_full(fetch),
     };

@@ -99,3 +99,8 @@ bool hub_is_offline(const struct hub *hub)
 {
     return hub->offline;
 }
+
+int64_t hub_retries(const struct hub *hub)
+{
+    return hub->retries;
+}

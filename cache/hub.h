@@ -42,6 +42,9 @@ const char *hub_endpoint(const struct hub *hub);
 // Whether nothing is asked at all (hub_options.offline).
 bool hub_is_offline(const struct hub *hub);
 
+// How often a request was tried again since the start.
+int64_t hub_retries(const struct hub *hub);
+
 // ---- calls ----
 // Each returns 0 or -ENOMEM; all other errors come by the callback. The token is looked up at the start of each call.
 

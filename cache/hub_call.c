@@ -187,6 +187,7 @@ static void try_again(struct hub_call *call)
         hub_call_finish(call);
         return;
     }
+    hub->retries++;
     log_debug("%s; once more in %lld ms", call->error.text, (long long) pause);
     http_timer_set(hub->http, &call->timer, pause, on_timer);
 }

@@ -35,6 +35,8 @@ struct hub {
     struct hub_place *places;
     int64_t limited_until[HUB_WINDOWS]; // ms of CLOCK_MONOTONIC: no request before that
     uint64_t random;
+    // any thread
+    atomic_llong retries;
 };
 
 // What on_head, on_data, on_redirect and on_end may return besides 0 and -errno (for which call->error is set, or is

@@ -105,6 +105,7 @@ static void write_chunk(struct pool_work *work)
             blob->unsynced += (int64_t) len;
         } else {
             chunk->unkept = true;
+            chunk->again = false;
             chunk->used_ms = util_now_ms();
         }
         more = flight_landed(chunk);
@@ -123,6 +124,37 @@ static void write_chunk(struct pool_work *work)
     if (more)
         flight_schedule(blob);
     blob_unref(blob);
+}
+
+// One of those that the disk had no place for, with a reference; NULL if there is none that is not being written.
+static struct chunk *unkept_take(struct blob *blob)
+{
+    UTIL_LOCKED(&blob->lock);
+    for (struct chunk *chunk = blob->partial && !blob->small ? blob->chunks : NULL; chunk; chunk = chunk->next) {
+        if (chunk->unkept && !chunk->again) {
+            chunk->again = true;
+            chunk->references++;
+            return chunk;
+        }
+    }
+    return NULL;
+}
+
+void keep_again(struct blob *blob)
+{
+    for (struct chunk *chunk; (chunk = unkept_take(blob));) {
+        blob_ref(blob);
+        chunk->work.fn = write_chunk;
+        if (!pool_add(blob->fetch->writers, &chunk->work, false))
+            write_chunk(&chunk->work);
+    }
+    bool small;
+    {
+        UTIL_LOCKED(&blob->lock);
+        small = blob->small && blob->verified && blob->chunks && blob->chunks->unkept;
+    }
+    if (small)
+        keep_publish(blob);
 }
 
 void keep_chunk(struct chunk *chunk)

@@ -19,7 +19,7 @@
 // page.
 #define JUMP_MIN ((int64_t) 256 * 1024)
 // How much in sequence makes a reader sequential: more than headers and magic numbers are.
-#define RUN_MIN MIB
+#define RUN_MIN (2 * MIB) // who wants the first MiB of a file gets no more than what the kernel's readahead touches
 // What a sequential reader is given ahead: this much, or AHEAD_RUNS times of what it has read if that is more. So what
 // was fetched for nothing when it stops grows with what was not.
 #define AHEAD_MIN (4 * MIB)

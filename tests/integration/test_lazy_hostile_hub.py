@@ -11,7 +11,7 @@ import os
 import pytest
 
 from tests.hub import HubRepo
-from tests.support.faults import NONSENSE, assert_goes_on, attempt, content, look, named
+from tests.support.faults import NONSENSE, assert_goes_on, assert_lives, attempt, content, look, named
 from tests.support.mounts import wait_until
 from tests.support.repos import serve
 from tests.support.trees import shape
@@ -63,7 +63,7 @@ def test_a_look_up_that_is_refused(lazy, hub, fresh_cache, repo, verb, status, c
     hub.fault(name="no", host="hub", path=f"/{verb}/", status=status, headers=headers, **EVER)
     assert_look_fails(at, repo, expected | ({errno.EIO} if verb == "tree" else set()))
     assert shape(fresh_cache) == {}
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 @pytest.mark.parametrize("what", [{"drop": True}, {"delay": 30}, {"reset_at": 5}, {"truncate_at": 5}, {"stall_at": 5}])
@@ -75,7 +75,18 @@ def test_an_api_on_a_bad_line(lazy, hub, fresh_cache, repo, what, times):
         assert look(at.repo(repo.id)) in {errno.EIO, errno.ENETUNREACH}
     else:
         assert look(at.repo(repo.id)) == 0
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
+
+
+def test_after_a_refusal_it_is_asked_again(lazy, hub, fresh_cache):
+    """A no is remembered for some seconds, whatever it was, and never until the next mount."""
+    at = lazy(fresh_cache, *OPTIONS)
+    repos = {status: serve(hub, f"org/h-{next(NUMBERS)}", FILES) for status in (403, 404, 503, 200)}
+    for status, repo in repos.items():
+        hub.fault(name="no", host="hub", path=f"{repo.id}/revision", status=status, body=b"no", **EVER)
+        assert look(at.repo(repo.id)) != 0
+    for repo in repos.values():
+        assert_goes_on(at, hub, repo, fresh_cache)
 
 
 # Answers that are no answers.
@@ -102,7 +113,7 @@ def test_no_json(lazy, hub, fresh_cache, repo, verb, body):
     hub.fault(name="nonsense", host="hub", path=f"/{verb}/", body=body, headers=headers, **EVER)
     assert_look_fails(at, repo, NONSENSE)
     assert shape(fresh_cache) == {}
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 def test_a_hundred_megabytes_of_json(lazy, hub, fresh_cache, repo):
@@ -111,7 +122,7 @@ def test_a_hundred_megabytes_of_json(lazy, hub, fresh_cache, repo):
     body = b'[{"type":"file","path":"' + b"x" * 100_000_000 + b'"}]'
     hub.fault(name="huge", host="hub", path="/tree/", body=body, **EVER)
     assert_look_fails(at, repo, NONSENSE)
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_a_commit_that_is_no_commit(lazy, hub, fresh_cache, repo, sha):
     hub.fault(name="sha", host="hub", path="/revision/", body=json.dumps(info).encode(), headers=headers, **EVER)
     assert_look_fails(at, repo, NONSENSE)
     assert shape(fresh_cache) == {}
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 # Trees that would lead astray.
@@ -179,7 +190,7 @@ def test_a_hostile_entry(lazy, hub, fresh_cache, repo, bad):
     hub.fault(name="hostile", host="hub", path="/tree/", body=with_good(repo, bad), **EVER)
     assert_look_fails(at, repo, NONSENSE)
     assert shape(fresh_cache) == {} and not (fresh_cache.parent / "escape").exists()
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 DOUBLE = {
@@ -220,7 +231,7 @@ def test_entries_that_are_no_files_are_passed_over(lazy, hub, fresh_cache, repo,
     base = at.repo(repo.id)
     assert attempt(base / "config.json") == content(repo.files()["config.json"])
     assert os.listdir(base) == ["config.json", "dir"]
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)
 
 
 # Pages that lead elsewhere.
@@ -239,7 +250,7 @@ def test_the_next_page_is_somewhere_else(lazy, hub, fresh_cache, where):
     assert len(hub.log(path="/tree/")) < 1200
     assert at.live()
     if where != "itself":
-        assert_goes_on(at, hub, repo, fresh_cache)
+        assert_lives(at, hub, fresh_cache)
 
 
 # Mirrors that lack what the Hub has.
@@ -252,4 +263,4 @@ def test_a_mirror_without_headers_refs_and_dates(lazy, hub, fresh_cache, repo):
     at = lazy(fresh_cache, *OPTIONS)
     for path, file in repo.files().items():
         assert attempt(at.repo(repo.id) / path) == content(file)
-    assert_goes_on(at, hub, repo, fresh_cache)
+    assert_lives(at, hub, fresh_cache)

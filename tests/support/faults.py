@@ -57,13 +57,20 @@ def content(file: HubFile) -> bytes:
     return file.content.read(0, file.size)
 
 
+def assert_lives(at: Mount, hub: HubProcess, cache: Path) -> None:
+    """The Hub is well again: another repo is there at once, and what was published is what it claims to be."""
+    hub.reset()
+    assert attempt(at.repo("org/tiny") / "odd.bin") == Pattern("odd", 4097).read(0, 4097)
+    assert_blobs_are_what_they_claim(cache)
+    assert at.live()
+
+
 def assert_goes_on(at: Mount, hub: HubProcess, repo: HubRepo, cache: Path) -> None:
     """
     The Hub is well again: another repo is there at once, this one within a negative answer's life, every byte is
     right, and what was published is what it claims to be.
     """
-    hub.reset()
-    assert attempt(at.repo("org/tiny") / "odd.bin") == Pattern("odd", 4097).read(0, 4097)
+    assert_lives(at, hub, cache)
     for name, file in repo.files().items():
         path = at.repo(repo.id) / name
         wait_until(lambda: attempt(path) == content(file), 20, f"a good read of {path}")

@@ -132,13 +132,12 @@ static void a_snapshot_without_a_list_is_read_from_its_links(void **unused)
     assert_int_equal(store_lookup(store, s, 0, "a.txt", &e), 0);
     assert_int_equal(e.size, 5);
     assert_string_equal(e.etag, HELLO);
-    int fd;
-    int64_t size;
-    assert_int_equal(store_file_open(store, s, e.ordinal, &fd, &size), 0);
+    struct store_file file;
+    assert_int_equal(store_file_open(store, s, e.ordinal, 0, &file), 0);
     char text[8] = "";
-    assert_int_equal(read(fd, text, sizeof text), 5);
+    assert_int_equal(read(file.fd, text, sizeof text), 5);
     assert_string_equal(text, "hello");
-    close(fd);
+    close(file.fd);
     assert_int_equal(store_lookup(store, s, 0, "sub", &e), 0);
     assert_int_equal(e.kind, ENTRY_DIR);
     assert_int_equal(store_lookup(store, s, e.ordinal, "b.txt", &e), 0);
@@ -168,9 +167,8 @@ static void a_broken_link_is_known_and_comes_to_life(void **unused)
     struct entry e;
     assert_int_equal(store_lookup(store, s, 0, "later.txt", &e), 0);
     assert_int_equal(e.kind, ENTRY_MISSING);
-    int fd;
-    int64_t size;
-    assert_int_equal(store_file_open(store, s, e.ordinal, &fd, &size), -ENETUNREACH);
+    struct store_file file;
+    assert_int_equal(store_file_open(store, s, e.ordinal, 0, &file), -ENETUNREACH);
     put(REPO "blobs/da39a3ee5e6b4b0d3255bfef95601890afd80709", "");
     for (int i = 0; i < 30 && e.kind != ENTRY_FILE; i++) {
         usleep(100000);
@@ -189,9 +187,8 @@ static void a_list_names_what_is_absent(void **unused)
     struct entry e;
     assert_int_equal(store_lookup(store, s, 0, "big.bin", &e), 0);
     assert_int_equal(e.size, 7);
-    int fd;
-    int64_t size;
-    assert_int_equal(store_file_open(store, s, e.ordinal, &fd, &size), -ENETUNREACH);
+    struct store_file file;
+    assert_int_equal(store_file_open(store, s, e.ordinal, 0, &file), -ENETUNREACH);
     assert_int_equal(store_lookup(store, s, 0, "sub", &e), -ENOENT); // not in the list: not of this commit
     struct survey survey;
     assert_int_equal(survey_all(store, &survey), 0);
@@ -280,13 +277,12 @@ static void a_regular_file_that_is_rewritten_is_another_one(void **unused)
     struct snapshot *s = resolve("main");
     struct entry before, e;
     assert_int_equal(store_lookup(store, s, 0, "plain.txt", &before), 0);
-    int fd;
-    int64_t size;
-    assert_int_equal(store_file_open(store, s, before.ordinal, &fd, &size), 0);
-    close(fd);
+    struct store_file file;
+    assert_int_equal(store_file_open(store, s, before.ordinal, 0, &file), 0);
+    close(file.fd);
     usleep(20000);
     put(REPO "snapshots/" OLD "/plain.txt", "two");
-    assert_int_equal(store_file_open(store, s, before.ordinal, &fd, &size), -ESTALE);
+    assert_int_equal(store_file_open(store, s, before.ordinal, 0, &file), -ESTALE);
     for (int i = 0; i < 30; i++) {
         assert_int_equal(store_lookup(store, s, 0, "plain.txt", &e), 0);
         if (e.ordinal != before.ordinal)
@@ -294,8 +290,8 @@ static void a_regular_file_that_is_rewritten_is_another_one(void **unused)
         usleep(100000);
     }
     assert_int_not_equal(e.ordinal, before.ordinal);
-    assert_int_equal(store_file_open(store, s, e.ordinal, &fd, &size), 0);
-    close(fd);
+    assert_int_equal(store_file_open(store, s, e.ordinal, 0, &file), 0);
+    close(file.fd);
 }
 
 static void repos_show_as_they_come_and_go(void **unused)
@@ -341,7 +337,7 @@ static void *look_around(void *unused)
         struct snapshot *s = resolve(i % 2 ? "main" : OLD);
         struct entry e;
         assert_int_equal(store_lookup(store, s, 0, i % 3 ? "a.txt" : "sub", &e), 0);
-        assert_int_equal(store_list_start(store, s, 0), 0);
+        assert_int_equal(store_list_start(store, s, 0, true), 0);
         struct entry list[4];
         assert_true(store_list(store, s, 0, "", list, 4) >= 2);
     }
