@@ -71,10 +71,10 @@ static void tick_blob(struct blob *blob, int64_t now, bool starved)
         follow = blob->waiters && blob->partial && !partial_is_owner(blob->partial);
         publish = blob->verified && !blob->kept && blob->publish_tries > 0 && !blob->publish_waits;
     }
-    if (!keep_disk_full(blob->fetch))
-        keep_again(blob);
     if (starved)
         evict(blob, now);
+    if (!keep_disk_full(blob->fetch))
+        keep_again(blob);
     {
         UTIL_LOCKED(&blob->lock);
         waits = blob->waiters; // what it waits for may have been dropped, or have its turn now

@@ -92,7 +92,7 @@ static void write_chunk(struct pool_work *work)
         error = partial_write(partial, chunk->offset, chunk->data, len);
     if (partial && is_full(error))
         fetch->full_until = util_now_ms() + KEEP_FULL_MS;
-    bool listed = false, more;
+    bool listed = false, more, first = false;
     {
         UTIL_LOCKED(&blob->lock);
         if (error == 0) {
@@ -104,13 +104,15 @@ static void write_chunk(struct pool_work *work)
                 *at = chunk->next;
             blob->unsynced += (int64_t) len;
         } else {
+            first = !chunk->unkept;
+            if (first)
+                chunk->used_ms = util_now_ms();
             chunk->unkept = true;
             chunk->again = false;
-            chunk->used_ms = util_now_ms();
         }
         more = flight_landed(chunk);
     }
-    if (error < 0)
+    if (first)
         fetch->unkept_bytes += (long long) len;
     int64_t offset = chunk->offset;
     if (listed)
@@ -130,7 +132,8 @@ static void write_chunk(struct pool_work *work)
 static struct chunk *unkept_take(struct blob *blob)
 {
     UTIL_LOCKED(&blob->lock);
-    for (struct chunk *chunk = blob->partial && !blob->small ? blob->chunks : NULL; chunk; chunk = chunk->next) {
+    bool any = blob->partial && partial_is_owner(blob->partial) && !blob->small && blob->broken == 0;
+    for (struct chunk *chunk = any ? blob->chunks : NULL; chunk; chunk = chunk->next) {
         if (chunk->unkept && !chunk->again) {
             chunk->again = true;
             chunk->references++;
@@ -151,7 +154,8 @@ void keep_again(struct blob *blob)
     bool small;
     {
         UTIL_LOCKED(&blob->lock);
-        small = blob->small && blob->verified && blob->chunks && blob->chunks->unkept;
+        small = blob->small && blob->verified && !blob->kept && !blob->publish_waits && blob->chunks &&
+                blob->chunks->unkept;
     }
     if (small)
         keep_publish(blob);

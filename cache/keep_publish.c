@@ -156,11 +156,16 @@ static int publish_blob(struct blob *blob)
     return error;
 }
 
+static bool is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
 static void publish_failed(struct blob *blob, int error)
 {
     struct fetch *fetch = blob->fetch;
     _cleanup_free_ char *name = blob_name(blob);
-    bool full = error == -ENOSPC || error == -EDQUOT;
+    bool full = is_full(error);
     if (full)
         fetch->full_until = util_now_ms() + KEEP_FULL_MS;
     if (fetch->cache_path && error != -ESTALE)
@@ -176,10 +181,12 @@ static void publish_failed(struct blob *blob, int error)
     // It is served from memory as long as there is room.
     UTIL_LOCKED(&blob->lock);
     for (struct chunk *chunk = blob->chunks; chunk; chunk = chunk->next) {
+        if (!chunk->unkept) {
+            chunk->used_ms = util_now_ms();
+            fetch->unkept_bytes += (long long) chunk->filled;
+        }
         chunk->unkept = true;
-        chunk->used_ms = util_now_ms();
     }
-    fetch->unkept_bytes += (long long) blob->size;
 }
 
 static void publish_work(struct pool_work *work)
@@ -199,7 +206,8 @@ static void publish_work(struct pool_work *work)
         publish_failed(blob, error);
     {
         UTIL_LOCKED(&blob->lock);
-        blob->kept = blob->verified && !later;
+        // What a full disk has no place for is tried again when there is some.
+        blob->kept = blob->verified && !later && !is_full(error);
         if (!later)
             blob->publish_tries = 0;
         held = blob->retry_ref;
