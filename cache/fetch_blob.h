@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the parts of fetching share: fetch.c (blobs, readers, waiters), flight.c (which ranges are fetched), keep.c
-// (what becomes of bytes that have come). For these alone.
+// What the parts of fetching share: fetch.c (blobs and their readers), fetch_read.c (reads), fetch_chunk.c (memory),
+// fetch_watch.c (the ticker), flight.c and flight_range.c (what is fetched), keep.c (what becomes of bytes that have
+// come) and keep_publish.c (where they stay). For these alone.
 #ifndef CACHE_FETCH_BLOB_H
 #define CACHE_FETCH_BLOB_H
 
@@ -74,7 +75,7 @@ struct answer {
     int64_t need_from, need_to;  // what is fetched for it
     int64_t since_ms;
     int error;
-    int count;
+    int count, most;
     struct fetch_piece *pieces;
     struct chunk **chunks; // of each piece the chunk that it is in, referenced; NULL: it is on disk
 };
@@ -204,22 +205,8 @@ struct fetch {
 void blob_ref(struct blob *blob);
 void blob_unref(struct blob *blob);
 
-// Takes those waiters that can be answered out of the list and has them called. `from`, `to`: what has changed. Without
-// a lock of ours.
-void blob_answer(struct blob *blob, int64_t from, int64_t to);
-
-// Answers those waiters of which `gone` says so with an error.
-void blob_drop_waiters(struct blob *blob, bool (*gone)(const struct answer *a, const void *userdata),
-                       const void *userdata, int error);
-// Answers those that overlap a range with an error.
-void blob_fail(struct blob *blob, int64_t from, int64_t to, int error);
-
 // Takes out the readers of fetch_ahead().
 void blob_drop_ahead(struct blob *blob);
-
-// What has the byte at `at`: a chunk, or the disk (*ret_chunk NULL); and up to where. False if nothing has. With the
-// blob's lock held.
-bool blob_there(struct blob *blob, int64_t at, struct chunk **ret_chunk, int64_t *ret_to);
 
 // Opens the partial of a blob that has none. Without one its bytes are given away and not kept. 0, -errno. Without a
 // lock of ours.
@@ -237,6 +224,23 @@ void fetch_note(struct fetch *fetch, const char *text);
 // "org/name@commit: path" for the log; the caller frees it.
 char *blob_name(struct blob *blob);
 
+// ---- fetch_read.c
+
+// Takes those waiters that can be answered out of the list and has them called. `from`, `to`: what has changed. Without
+// a lock of ours.
+void blob_answer(struct blob *blob, int64_t from, int64_t to);
+
+// Answers those waiters of which `gone` says so with an error.
+void blob_drop_waiters(struct blob *blob, bool (*gone)(const struct answer *a, const void *userdata),
+                       const void *userdata, int error);
+// Answers those that overlap a range with an error.
+void blob_fail(struct blob *blob, int64_t from, int64_t to, int error);
+
+// Whether a thread has ended, or is about to. False for 0.
+bool fetch_is_gone(int pid);
+
+// ---- fetch_chunk.c
+
 // A chunk, with one reference. NULL when there is none to be had; `urgent`: somebody waits for what will be in it.
 struct chunk *chunk_get(struct fetch *fetch, bool urgent);
 void chunk_unref(struct chunk *chunk);
@@ -244,9 +248,6 @@ void chunk_unref(struct chunk *chunk);
 void chunk_put_back(struct fetch *fetch, struct chunk *chunk);
 // Drops the free ones.
 void chunks_trim(struct fetch *fetch);
-
-// Whether a thread has ended, or is about to. False for 0.
-bool fetch_is_gone(int pid);
 
 // ---- fetch_watch.c
 
@@ -256,6 +257,14 @@ void watch_wake(struct fetch *fetch);
 void watch_stop(struct fetch *fetch);
 // All blobs in use, each with a reference; the caller frees the array. NULL when out of memory.
 struct blob **fetch_blobs(struct fetch *fetch, size_t *ret_count);
+
+// ---- flight_range.c
+
+enum urgency { DEMAND, AHEAD };
+
+// The next range that somebody waits for, or that is likely to be wanted, and that is neither there nor under way.
+// False if there is none.
+bool flight_range(struct blob *blob, enum urgency urgency, int64_t *ret_from, int64_t *ret_to);
 
 // ---- flight.c
 
