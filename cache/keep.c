@@ -88,9 +88,10 @@ static void write_chunk(struct pool_work *work)
         len = chunk->filled;
     }
     int error = -ENOSPC;
-    if (partial && !keep_disk_full(fetch))
+    bool tried = partial && !keep_disk_full(fetch);
+    if (tried)
         error = partial_write(partial, chunk->offset, chunk->data, len);
-    if (partial && is_full(error))
+    if (tried && is_full(error))
         fetch->full_until = util_now_ms() + KEEP_FULL_MS;
     bool listed = false, more, first = false;
     {
