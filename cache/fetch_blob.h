@@ -102,8 +102,8 @@ struct blob {
     bool condemned; // not for those who open it from now on
 
     // guarded by fetch->pending_lock
-    struct blob *next_pending;
     bool pending; // on its way to the http thread, referenced
+    struct blob *next_pending;
 
     // http thread only
     struct blob *next_queued;
@@ -131,6 +131,7 @@ struct blob {
     int64_t synced_ms;
     int64_t progress_ms;   // when another process's partial grew last
     int64_t progress_seen; // bytes it had then
+    uint64_t data_inode;   // of the partial that is hashed
     int64_t come;          // bytes from the network, for the rate
     int64_t come_before, rate;
 
@@ -139,13 +140,12 @@ struct blob {
 
     // Work that waits in a pool, each with a reference to the blob; guarded by the lock but for `hash`.
     bool hash_waits, sync_waits, publish_waits, refresh_waits, small_waits;
-    bool hash_again;     // more has come while it was being hashed
-    bool hash_anew;      // what was hashed may not be what is there
-    bool publish_again;  // there is a new name while it is being published
-    bool retry_ref;      // a publishing that is to be tried again holds a reference
-    uint64_t data_inode; // of the partial that is hashed
-    struct pool_work hash_work, sync_work, publish_work, refresh_work, close_work, small_work;
     bool hashing;
+    bool hash_again;    // more has come while it was being hashed
+    bool hash_anew;     // what was hashed may not be what is there
+    bool publish_again; // there is a new name while it is being published
+    bool retry_ref;     // a publishing that is to be tried again holds a reference
+    struct pool_work hash_work, sync_work, publish_work, refresh_work, close_work, small_work;
     // Of the keeper that hashes, while that is set.
     struct verify *verify;
     int64_t hashed;
