@@ -189,8 +189,8 @@ struct fetch {
 
     atomic_llong network_bytes, disk_bytes, unkept_bytes, errors, waiting;
     atomic_llong full_until; // ms: the disk was full until then, at least
-    atomic_int flying;       // written by the http thread
     int64_t bytes_before, rate;
+    atomic_int flying; // written by the http thread
 
     // http thread only
     bool cancel_all;
