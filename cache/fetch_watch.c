@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define TICK_MS 250
+#define EVICT_MS 500
 #define SYNC_MS 1000
 #define SYNC_BYTES ((int64_t) 64 * 1024 * 1024)
 #define GONE_MS 1000 // a read that waits for so long may be one whose reader was killed
@@ -44,7 +45,7 @@ static void evict(struct blob *blob, int64_t now)
     UTIL_LOCKED(&blob->lock);
     for (struct chunk **at = &blob->chunks; *at;) {
         struct chunk *chunk = *at;
-        if (!chunk->unkept || chunk->references > 1 || now - chunk->used_ms < 2 * TICK_MS) {
+        if (!chunk->unkept || chunk->references > 1 || now - chunk->used_ms < EVICT_MS) {
             at = &chunk->next;
             continue;
         }

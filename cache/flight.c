@@ -375,8 +375,8 @@ static int flights_of(const struct blob *blob, bool *ret_idle)
     return count;
 }
 
-// Starts what there are connections for. One range of each blob after the other, so that none waits for another; of one
-// whose server is silent not so many that all connections are silent.
+// Starts what there are connections for. One range of each blob after the other, so that none waits for another; one
+// whose server is silent leaves a connection to the others.
 static void start_some(struct fetch *fetch, enum urgency urgency)
 {
     bool any = true;
@@ -387,7 +387,7 @@ static void start_some(struct fetch *fetch, enum urgency urgency)
                 return;
             bool idle;
             int count = flights_of(blob, &idle);
-            if (count == 0 || !idle || count < fetch->options.connections / 2)
+            if (count == 0 || !idle || count < fetch->options.connections - 1)
                 any |= flight_start(blob, urgency);
         }
     }

@@ -96,7 +96,7 @@ static bool find_ahead(struct blob *blob, int64_t *ret_from, int64_t *ret_to)
         if (from >= to || !find_gap(blob, from, to, ret_from, ret_to))
             continue;
         // The more is left the larger the pieces, so that all connections end at about the same time.
-        int64_t piece = (to - *ret_from) * 2 / (3 * fetch->options.connections);
+        int64_t piece = (to - *ret_from) * 2 / ((int64_t) 3 * fetch->options.connections);
         piece = piece < PIECE_MIN ? PIECE_MIN : piece > PIECE_MAX ? PIECE_MAX : piece;
         piece = (piece + CHUNK - 1) / CHUNK * CHUNK;
         if (*ret_to - *ret_from > piece + PIECE_MIN / 2)

@@ -12,7 +12,7 @@
 #define HASH_STEP (1 << 20)     // bytes hashed at a time
 #define HASH_FROM (8LL << 20)   // as soon as so much more is there in order
 #define HASH_AT_END (4LL << 30) // what is whole is hashed to its end, though the program ends, if no more is left
-#define MAP_STEP (64 * 1024)
+#define MAP_STEP ((int64_t) 64 * 1024)
 #define STRIKES_MAX 2
 
 bool keep_disk_full(struct fetch *fetch)
