@@ -4,55 +4,24 @@
 #include "cache/hub_token.h"
 #include "cache/json_walk.h"
 #include "cache/util.h"
+#include "tests/unit/hub_lines.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
-#include <cmocka.h>
-
+#define tell hub_lines_tell
 #define BIG 3000000
 #define SHA256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define SHA1 "0123456789abcdef0123456789abcdef01234567"
 
-static FILE *to_hub, *from_hub;
-static pid_t hub_pid;
-static char *line;
-static size_t line_size;
-static char url[64], cdn_url[64];
+static const char *const url = hub_lines.url, *const cdn_url = hub_lines.cdn_url;
 static struct http *http;
 static struct hub *hub;
 static char commit[NAMES_COMMIT_SIZE];
 static const struct repo repo = { REPO_MODEL, "org/name" };
 static const struct repo missing = { REPO_MODEL, "org/missing" };
-
-// Sends a line, gives the answer, which is good until the next.
-static __attribute__((format(printf, 1, 2))) const char *tell(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vfprintf(to_hub, format, args);
-    va_end(args);
-    fputc('\n', to_hub);
-    fflush(to_hub);
-    if (getline(&line, &line_size, from_hub) < 0)
-        fail_msg("the test Hub has ended");
-    if (strncmp(line, "{\"error\"", 8) == 0)
-        fail_msg("%s: %s", format, line);
-    return line;
-}
-
-static void copy_string(const char *from, int which, char *to, size_t size)
-{
-    for (int i = 0; i < 2 * which + 1; i++)
-        from = strchr(from, '"') + 1;
-    snprintf(to, size, "%.*s", (int) strcspn(from, "\""), from);
-}
 
 // How often `part` is in the Hub's log.
 static int logged(const char *part)
@@ -73,39 +42,16 @@ static void new_hub(const char *endpoint, int timeout_ms)
 static int start_all(void **state)
 {
     (void) state;
-    static const char *const clean[] = { "HF_TOKEN",       "HUGGING_FACE_HUB_TOKEN",
-                                         "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
-                                         "HF_ENDPOINT",    "http_proxy" };
-    for (size_t i = 0; i < sizeof clean / sizeof *clean; i++)
-        unsetenv(clean[i]);
-    setenv("HF_TOKEN_PATH", "/nonexistent", 1);
-    int in[2];
-    int out[2];
-    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
-    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-    hub_pid = fork();
-    if (hub_pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        execlp("python3", "python3", "-m", "tests.hub.lines", (char *) NULL);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    to_hub = fdopen(in[1], "w");
-    from_hub = fdopen(out[0], "r");
-    if (getline(&line, &line_size, from_hub) < 0)
-        return -1; // run it from the top of the source tree
-    copy_string(line, 0, url, sizeof url);
-    copy_string(line, 1, cdn_url, sizeof cdn_url);
+    if (hub_lines_start() < 0)
+        return -1;
     tell("add_token {\"token\":\"hf_good\",\"user\":\"me\"}");
     tell("repo {\"id\":\"org/private\",\"private\":true,\"readers\":[\"me\"],\"files\":{\"a\":\"x\",\"m.bin\":1000}}");
     tell("repo {\"id\":\"org/gated\",\"gated\":true,\"files\":{\"a\":\"x\"}}");
     tell("repo {\"id\":\"org/disabled\",\"disabled\":true,\"files\":{\"a\":\"x\"}}");
-    copy_string(tell("repo {\"id\":\"org/name\",\"files\":{\"config.json\":\"{\\\"a\\\": 1}\",\"empty\":\"\","
-                     "\"s p/\xc3\xa9#?%%.txt\":\"odd\",\"m.safetensors\":%d,\"huge.bin\":30000000}}",
-                     BIG),
-                0, commit, sizeof commit);
+    hub_lines_string(tell("repo {\"id\":\"org/name\",\"files\":{\"config.json\":\"{\\\"a\\\": 1}\",\"empty\":\"\","
+                          "\"s p/\xc3\xa9#?%%.txt\":\"odd\",\"m.safetensors\":%d,\"huge.bin\":30000000}}",
+                          BIG),
+                     0, commit, sizeof commit);
     return http_new(&(struct http_options){ 0 }, &http);
 }
 
@@ -114,10 +60,7 @@ static int end_all(void **state)
     (void) state;
     hub_free(hub);
     http_free(http);
-    fclose(to_hub);
-    fclose(from_hub);
-    free(line);
-    waitpid(hub_pid, NULL, 0);
+    hub_lines_stop();
     return 0;
 }
 
@@ -323,7 +266,7 @@ static void a_large_tree_comes_in_pages(void **state)
     (void) state;
     char many[NAMES_COMMIT_SIZE];
     struct repo which = { REPO_MODEL, "org/many" };
-    copy_string(tell("many {\"id\":\"org/many\",\"count\":3500}"), 0, many, sizeof many);
+    hub_lines_string(tell("many {\"id\":\"org/many\",\"count\":3500}"), 0, many, sizeof many);
     assert_int_equal(tree(&which, many, 0).files, 3500);
     assert_int_equal(logged("/tree/"), 4);
     // Pages that are cut off give no file twice.
@@ -452,8 +395,8 @@ static void old_names_lead_to_new_ones(void **state)
     (void) state;
     struct repo old = { REPO_DATASET, "org/old" };
     char sha[NAMES_COMMIT_SIZE];
-    copy_string(tell("repo {\"id\":\"org/old\",\"type\":\"dataset\",\"files\":{\"a\":\"x\",\"b.bin\":10}}"), 0, sha,
-                sizeof sha);
+    hub_lines_string(tell("repo {\"id\":\"org/old\",\"type\":\"dataset\",\"files\":{\"a\":\"x\",\"b.bin\":10}}"), 0,
+                     sha, sizeof sha);
     tell("rename {\"old\":\"org/old\",\"new\":\"org/new\",\"type\":\"dataset\"}");
     assert_string_equal(revision(&old, "main", 0).commit, sha);
     assert_int_equal(tree(&old, sha, 0).files, 2);

@@ -3,29 +3,21 @@
 #include "cache/index_refs.h"
 #include "cache/remote.h"
 #include "cache/util.h"
+#include "tests/unit/hub_lines.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
-#include <setjmp.h>
 #include <sqlite3.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/wait.h>
 
-#include <cmocka.h>
-
+#define tell hub_lines_tell
 #define OLD_COMMIT "0123456789abcdef0123456789abcdef01234567"
 #define SHA1 "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 #define TTL_MS 60000
 
-static FILE *to_hub, *from_hub;
-static pid_t hub_pid;
-static char *line;
-static size_t line_size;
-static char url[64];
+static const char *const url = hub_lines.url;
 static struct http *http;
 static struct hub *hub;
 static struct index *ix;
@@ -36,27 +28,6 @@ static char index_file[sizeof log_path + 16];
 static int log_fd, stderr_fd;
 static const struct repo repo = { REPO_MODEL, "org/name" };
 static const struct repo missing = { REPO_DATASET, "org/missing" };
-
-static __attribute__((format(printf, 1, 2))) const char *tell(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vfprintf(to_hub, format, args);
-    va_end(args);
-    fputc('\n', to_hub);
-    fflush(to_hub);
-    if (getline(&line, &line_size, from_hub) < 0)
-        fail_msg("the test Hub has ended");
-    if (strncmp(line, "{\"error\"", 8) == 0)
-        fail_msg("%s: %s", format, line);
-    return line;
-}
-
-static void copy_string(const char *from, char *to, size_t size)
-{
-    from = strchr(from, '"') + 1;
-    snprintf(to, size, "%.*s", (int) strcspn(from, "\""), from);
-}
 
 // How many requests have `part` in their log entry.
 static int requests(const char *part)
@@ -82,36 +53,15 @@ static int logged(const char *part)
 static int start_all(void **state)
 {
     (void) state;
-    static const char *const clean[] = { "HF_TOKEN",       "HUGGING_FACE_HUB_TOKEN",
-                                         "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
-                                         "HF_ENDPOINT",    "http_proxy" };
-    for (size_t i = 0; i < sizeof clean / sizeof *clean; i++)
-        unsetenv(clean[i]);
-    setenv("HF_TOKEN_PATH", "/nonexistent", 1);
-    int in[2];
-    int out[2];
-    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
-    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-    hub_pid = fork();
-    if (hub_pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        execlp("python3", "python3", "-m", "tests.hub.lines", (char *) NULL);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    to_hub = fdopen(in[1], "w");
-    from_hub = fdopen(out[0], "r");
-    if (getline(&line, &line_size, from_hub) < 0)
-        return -1; // run it from the top of the source tree
-    copy_string(line, url, sizeof url);
+    if (hub_lines_start() < 0)
+        return -1;
     log_fd = mkostemp(log_path, O_APPEND);
     stderr_fd = dup(2);
     if (log_fd < 0 || stderr_fd < 0)
         return -1;
-    copy_string(tell("repo {\"id\":\"org/name\",\"files\":{\"config.json\":\"{}\",\"sub/m.safetensors\":3000000}}"),
-                commit, sizeof commit);
+    hub_lines_string(
+        tell("repo {\"id\":\"org/name\",\"files\":{\"config.json\":\"{}\",\"sub/m.safetensors\":3000000}}"), 0, commit,
+        sizeof commit);
     return http_new(&(struct http_options){ 0 }, &http);
 }
 
@@ -119,13 +69,10 @@ static int end_all(void **state)
 {
     (void) state;
     http_free(http);
-    fclose(to_hub);
-    fclose(from_hub);
-    free(line);
     unlink(log_path);
     close(log_fd);
     close(stderr_fd);
-    waitpid(hub_pid, NULL, 0);
+    hub_lines_stop();
     return 0;
 }
 
@@ -424,7 +371,7 @@ static void a_large_tree_is_all_there(void **state)
     const struct repo which = { REPO_MODEL, "org/many" };
     char many[NAMES_COMMIT_SIZE];
     struct index_tree tree;
-    copy_string(tell("many {\"id\":\"org/many\",\"count\":3500}"), many, sizeof many);
+    hub_lines_string(tell("many {\"id\":\"org/many\",\"count\":3500}"), 0, many, sizeof many);
     assert_int_equal(ask_tree(&which, many, &tree), 0);
     struct entry *files = calloc(4000, sizeof *files);
     assert_int_equal(index_files(ix, tree.id, 0, files, 4000), 3500);
