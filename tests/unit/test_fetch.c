@@ -564,7 +564,7 @@ static void the_end_answers_all(void **unused)
 {
     (void) unused;
     begin((struct setup){ .publish = true, .keep = true, .timeout_ms = STALL_MS });
-    tell("fault {\"host\":\"cdn\",\"stall_at\":100000,\"times\":null}");
+    tell("fault {\"host\":\"cdn\",\"stall_at\":1000,\"times\":null}");
     struct fetch_reader *large = open_it(&a), *little = open_it(&small);
     struct pending *p[6];
     for (int i = 0; i < 5; i++)
