@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define TICK_MS 250
+#define TICK_MS 250LL
 #define EVICT_MS 500
 #define SYNC_MS 1000
 #define SYNC_BYTES ((int64_t) 64 * 1024 * 1024)

@@ -451,13 +451,12 @@ int layout_dir_open(const struct layout *layout, const struct repo *repo, const 
 bool layout_has_file(const struct layout *layout, const struct repo *repo, const char *commit, const char *path)
 {
     _cleanup_close_ int dir = -1;
-    _cleanup_free_ char *parent = strdup(path);
-    char *slash = parent ? strrchr(parent, '/') : NULL;
-    if (slash)
-        *slash = '\0';
+    const char *slash = strrchr(path, '/');
+    char parent[REST_SIZE];
+    snprintf(parent, sizeof parent, "%.*s", slash ? (int) (slash - path) : 0, path);
+    int r = layout_dir_open(layout, repo, commit, parent, &dir);
     struct stat st;
-    return parent && layout_dir_open(layout, repo, commit, slash ? parent : "", &dir) == 0 &&
-           fstatat(dir, slash ? slash + 1 : parent, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    return r == 0 && fstatat(dir, slash ? slash + 1 : path, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 bool layout_no_exist(const struct layout *layout, const struct repo *repo, const char *commit, const char *path)

@@ -161,7 +161,7 @@ int root_open(struct fs *fs)
     fs->root = root;
     root->repo = uri->repo;
     snprintf(root->path, sizeof root->path, "%s", uri->path);
-    struct snapshot *snapshot;
+    struct snapshot *snapshot = NULL;
     char text[512] = "";
     int error = 0;
     if (names_commit_ok(revision))
