@@ -39,6 +39,9 @@ struct handle {
     struct fetch_reader *reader; // of a file that is not whole
     pthread_mutex_t lock;
     struct push_reader pushed; // guarded by it
+    // A handle is released only after its reads were answered. Only the kernel knows that where the answer is spliced:
+    // this says it to the memory model, and to the sanitizer.
+    atomic_uint answered;
 
     int fd;     // a place that is a file of the cache, or a file that has become whole since it was opened first; -1
     char *text; // a place that we made
@@ -211,6 +214,7 @@ static int handle_open_place(struct fs *fs, struct handle *h, uint64_t ino, stru
 static void handle_close(struct fs *fs, struct handle *h)
 {
     fs_handle_remove(fs, &h->listed);
+    h->answered++;
     if (h->file) {
         snapshot_release(h->file->snapshot);
         file_give_back(fs, h->file);
@@ -353,6 +357,7 @@ static void read_lazily(fuse_req_t req, struct handle *h, size_t size, off_t off
     if (error == -EINPROGRESS) // the read is no longer ours
         return;
     free(lazy);
+    h->answered++;
     if (error < 0)
         fuse_reply_err(req, error == -ECANCELED ? EIO : -error);
     else
@@ -394,6 +399,7 @@ static void read_file(struct fs *fs, fuse_req_t req, struct handle *h, size_t si
         UTIL_LOCKED(&h->lock);
         push_ahead(fs->push, &h->pushed, file->nodeid, fd, file->size, offset, (int64_t) size);
     }
+    h->answered++;
     reply_from_fd(req, fd, size, offset);
 }
 
@@ -404,7 +410,9 @@ void file_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct
     if (h->file) {
         read_file(fs_of(req), req, h, size, offset);
     } else if (h->fd >= 0) {
-        reply_from_fd(req, h->fd, size, offset);
+        int fd = h->fd;
+        h->answered++;
+        reply_from_fd(req, fd, size, offset);
     } else {
         reply_from_text(req, h, size, (size_t) offset);
     }
