@@ -476,7 +476,7 @@ static void start_call(struct http_job *job)
         hub_call_good(call);
         if (hub->offline) {
             hub_error_set(&call->error, -ENETUNREACH, HUB_UNREACHABLE, call->subject,
-                          "not in the cache, and offline: unset HF_HUB_OFFLINE to fetch it");
+                          "not in the cache, and offline: to fetch it, mount without --offline and HF_HUB_OFFLINE");
             hub_call_finish(call);
         } else {
             hub_call_go(call);

@@ -68,14 +68,14 @@ def test_others_are_kept_out_by_default(mount, current_cache, stranger, open_way
 def test_an_overlay_on_top_can_be_written(mount, current_cache, hub_repos, tmp_path, need_root):
     """Files show as writable, so that those of an overlay's lower layer can be changed in the upper one."""
     at = mount(current_cache)
-    for name in ("upper", "work", "merged"):
+    for name in ("upper", "scratch", "merged"):
         (tmp_path / name).mkdir()
     # A tmpfs for the upper layer: the test's own directory may lie on an overlay already.
-    do("mount", "-t", "tmpfs", "tmpfs", tmp_path / "work")
+    do("mount", "-t", "tmpfs", "tmpfs", tmp_path / "scratch")
     try:
-        (tmp_path / "work" / "u").mkdir()
-        (tmp_path / "work" / "w").mkdir()
-        options = f"lowerdir={at.repo('org/tiny')},upperdir={tmp_path}/work/u,workdir={tmp_path}/work/w"
+        (tmp_path / "scratch" / "u").mkdir()
+        (tmp_path / "scratch" / "w").mkdir()
+        options = f"lowerdir={at.repo('org/tiny')},upperdir={tmp_path}/scratch/u,workdir={tmp_path}/scratch/w"
         done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"])
         if done.returncode != 0:
             pytest.skip("this kernel makes no overlay here")
@@ -87,7 +87,7 @@ def test_an_overlay_on_top_can_be_written(mount, current_cache, hub_repos, tmp_p
         finally:
             do("umount", tmp_path / "merged")
     finally:
-        do("umount", tmp_path / "work")
+        do("umount", tmp_path / "scratch")
 
 
 def test_hashes_by_coreutils(tiny, hub_repos):
