@@ -94,8 +94,8 @@ class SecureHub:
         base.mkdir(parents=True, exist_ok=True)
         self.base = base
         self.ca = make_certificate(base)
-        outside = free_ports(*HOSTS)
-        behind = free_ports(*HOSTS)
+        ports = free_ports(*HOSTS, *HOSTS)  # all at once: none twice
+        outside, behind = ports[: len(HOSTS)], ports[len(HOSTS) :]
         self.url, self.cdn_url = (f"https://{host}:{port}" for host, port in zip(HOSTS, outside))
         self.hub = HubProcess(
             *("--port", str(behind[0]), "--cdn-port", str(behind[1])),
