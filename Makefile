@@ -96,8 +96,9 @@ integration: $(BUILD)/modelmount $(BUILD)/unit/test_publish
 	MODELMOUNT='$(abspath $(BUILD)/modelmount)' $(PYTEST) $(PYTEST_ARGS) $(TESTS)
 
 bench: ## measure against the bare file system; the table is in tests/bench/README.md
-	contrib/install-deps --tests
+	contrib/install-deps --tests --bench
 	$(MAKE) $(JOBS) all
+	$(MAKE) venv
 	python3 tests/bench/bench.py --modelmount '$(BUILD)/modelmount' $(BENCH_ARGS)
 
 format: ## lay out the C files by .clang-format

@@ -87,7 +87,7 @@ def main() -> int:
     check(program)
     for number in ENDINGS:
         signal.signal(number, interrupted)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is the disk's side
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what is measured is the disk's side, but for what is fetched
     start = time.monotonic()
     options.dir.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="bench.", dir=options.dir.resolve()))

@@ -20,6 +20,7 @@ from typing import Callable, Iterator
 
 from hubcache import MIB, HubCache, small_files
 from mount import Mount, command, detach
+from net_cases import case_first, case_line, case_loopback
 from report import Row, Target
 
 GB = 1e9
@@ -376,4 +377,7 @@ CASES = {
     "mount": Case(case_mount, ALL),
     "walk": Case(case_walk, ALL),
     "memory": Case(case_memory, ALL),
+    "net-loopback": Case(case_loopback, ()),
+    "net-line": Case(case_line, ()),
+    "net-first": Case(case_first, ()),
 }

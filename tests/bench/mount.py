@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Sequence
+from typing import Mapping, Sequence
 
 DEADLINE = 30.0
 
@@ -18,10 +18,22 @@ class MountError(Exception):
 
 
 class Mount:
-    """A mount of `hub` at `mountpoint` by a daemon in the foreground, our child. Use with `with`."""
+    """
+    A mount of `hub` at `mountpoint` by a daemon in the foreground, our child; `env`: variables to change for it. Use with
+    `with`.
+    """
 
-    def __init__(self, program: Path, hub: Path, mountpoint: Path, state: Path, options: Sequence[str] = ()):
+    def __init__(
+        self,
+        program: Path,
+        hub: Path,
+        mountpoint: Path,
+        state: Path,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ):
         self.path = mountpoint
+        self._env = {**os.environ, **(env or {})}
         self._command = command(program, hub, mountpoint, state, options, foreground=True)
         self._log = mountpoint.with_suffix(".log")
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -30,7 +42,9 @@ class Mount:
         self.path.mkdir(exist_ok=True)
         before = os.stat(self.path).st_dev
         with open(self._log, "wb") as log:
-            self._daemon = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._daemon = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env
+            )
         try:
             self._wait_until_live(before)
         except BaseException:
@@ -52,6 +66,11 @@ class Mount:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
         raise MountError("the daemon is gone")
+
+    def processor(self) -> float:
+        """Seconds of processor time that the daemon has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
         """How many descriptors the daemon holds."""
