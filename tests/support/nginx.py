@@ -78,10 +78,16 @@ def make_certificate(base: Path) -> Path:
         subprocess.run([str(program("openssl")), *arguments], cwd=base, check=True, capture_output=True)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *curve, "-days", "2", "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.pem")
+    # Python 3.13 insists on what RFC 5280 wants of both.
+    may_sign = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    authority = ("-days", "2", "-subj", "/CN=Test authority", *may_sign)
+    openssl("req", "-x509", *curve, *authority, "-keyout", "ca.key", "-out", "ca.pem")
     openssl("req", *curve, "-subj", "/CN=Test Hub", "-keyout", "key.pem", "-out", "request.pem")
     names = ",".join(f"IP:{host}" for host in HOSTS)
-    (base / "extensions").write_text(f"subjectAltName={names}\nbasicConstraints=CA:FALSE\n")
+    (base / "extensions").write_text(
+        f"subjectAltName={names}\nbasicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
     signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "extensions")
     openssl("x509", "-req", "-in", "request.pem", *signed_by, "-out", "cert.pem")
     return base / "ca.pem"
