@@ -261,14 +261,15 @@ void file_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
-// Answers from a descriptor, without copying where the kernel can splice.
-static void reply_from_fd(fuse_req_t req, int fd, size_t size, off_t offset)
+// Answers from a descriptor, without copying where the kernel can splice. `how`: FUSE_BUF_SPLICE_MOVE takes the pages
+// out of the page cache of that file, after waiting until they are written; 0 leaves them there.
+static void reply_from_fd(fuse_req_t req, int fd, size_t size, off_t offset, enum fuse_buf_copy_flags how)
 {
     struct fuse_bufvec data = FUSE_BUFVEC_INIT(size);
     data.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
     data.buf[0].fd = fd;
     data.buf[0].pos = offset;
-    fuse_reply_data(req, &data, FUSE_BUF_SPLICE_MOVE);
+    fuse_reply_data(req, &data, how);
 }
 
 // From a copy: the reader may have its answer, and close, before the call that gives it has returned.
@@ -337,7 +338,7 @@ static void lazy_done(struct fetch_read *read, int error, const struct fetch_pie
     else if (in_memory)
         reply_from_memory(lazy->req, pieces, count);
     else if (on_disk && count == 1)
-        reply_from_fd(lazy->req, pieces[0].fd, read->len, read->offset);
+        reply_from_fd(lazy->req, pieces[0].fd, read->len, read->offset, 0); // they are still to be hashed
     else
         reply_from_both(lazy->req, pieces, count, read->len);
     free(lazy);
@@ -361,7 +362,7 @@ static void read_lazily(fuse_req_t req, struct handle *h, size_t size, off_t off
     if (error < 0)
         fuse_reply_err(req, error == -ECANCELED ? EIO : -error);
     else
-        reply_from_fd(req, fd, size, offset);
+        reply_from_fd(req, fd, size, offset, 0);
 }
 
 void file_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -400,7 +401,7 @@ static void read_file(struct fs *fs, fuse_req_t req, struct handle *h, size_t si
         push_ahead(fs->push, &h->pushed, file->nodeid, fd, file->size, offset, (int64_t) size);
     }
     h->answered++;
-    reply_from_fd(req, fd, size, offset);
+    reply_from_fd(req, fd, size, offset, FUSE_BUF_SPLICE_MOVE);
 }
 
 void file_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -412,7 +413,7 @@ void file_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct
     } else if (h->fd >= 0) {
         int fd = h->fd;
         h->answered++;
-        reply_from_fd(req, fd, size, offset);
+        reply_from_fd(req, fd, size, offset, FUSE_BUF_SPLICE_MOVE);
     } else {
         reply_from_text(req, h, size, (size_t) offset);
     }
