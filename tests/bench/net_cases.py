@@ -147,10 +147,10 @@ def by_rclone(net: Network, directory: Path) -> float:
 # Debian's sha256sum and aria2c do not use the processor's instructions for SHA-256, and take most of their time for it:
 # who verifies as we do, by OpenSSL, is the one to be compared with.
 PEERS = (
-    Peer("curl | tee | openssl", "curl", True, True, by_curl_openssl),
+    Peer("curl, tee, openssl", "curl", True, True, by_curl_openssl),
     Peer("aria2c -x16, then openssl", "aria2c", True, True, by_aria2_openssl),
     Peer("aria2c -x16, not verified", "aria2c", False, True, by_aria2_alone),
-    Peer("curl | tee | sha256sum", "curl", True, False, by_curl),
+    Peer("curl, tee, sha256sum", "curl", True, False, by_curl),
     Peer("aria2c -x16 --checksum", "aria2c", True, False, by_aria2),
     Peer("hf download, not verified", "hf", False, False, by_library),
     Peer("httpdirfs, not verified", "httpdirfs", False, False, by_httpdirfs),
