@@ -139,6 +139,20 @@ static struct blob *blob_new(struct fetch *fetch, const struct fetch_source *sou
     return blob;
 }
 
+struct link *link_new(const struct fetch_source *source)
+{
+    size_t size = strlen(source->path) + 1;
+    struct link *link = calloc(1, sizeof *link + size);
+    if (!link)
+        return NULL;
+    link->repo = *source->repo;
+    link->tag = source->tag;
+    snprintf(link->commit, sizeof link->commit, "%s", source->commit);
+    snprintf(link->ref, sizeof link->ref, "%s", source->ref ? source->ref : "");
+    memcpy(link->path, source->path, size);
+    return link;
+}
+
 // Notes that the blob is wanted under this name. The blob's lock is held.
 static int link_add(struct blob *blob, const struct fetch_source *source)
 {
@@ -146,15 +160,9 @@ static int link_add(struct blob *blob, const struct fetch_source *source)
         if (names_repo_equal(&link->repo, source->repo) && strcmp(link->commit, source->commit) == 0 &&
             strcmp(link->path, source->path) == 0)
             return 0;
-    size_t size = strlen(source->path) + 1;
-    struct link *link = calloc(1, sizeof *link + size);
+    struct link *link = link_new(source);
     if (!link)
         return -ENOMEM;
-    link->repo = *source->repo;
-    link->tag = source->tag;
-    snprintf(link->commit, sizeof link->commit, "%s", source->commit);
-    snprintf(link->ref, sizeof link->ref, "%s", source->ref ? source->ref : "");
-    memcpy(link->path, source->path, size);
     struct link **end = &blob->links;
     while (*end)
         end = &(*end)->next;
@@ -281,7 +289,7 @@ static int reader_add(struct blob *blob, const struct fetch_source *source, stru
     return 0;
 }
 
-static int open_reader(struct fetch *fetch, const struct fetch_source *source, struct fetch_reader **ret_reader)
+int fetch_open(struct fetch *fetch, const struct fetch_source *source, struct fetch_reader **ret_reader)
 {
     if (!verify_possible(source->etag))
         return -EOPNOTSUPP;
@@ -315,11 +323,6 @@ static int open_reader(struct fetch *fetch, const struct fetch_source *source, s
         keep_publish(blob);
     *ret_reader = reader;
     return 0;
-}
-
-int fetch_open(struct fetch *fetch, const struct fetch_source *source, struct fetch_reader **ret_reader)
-{
-    return open_reader(fetch, source, ret_reader);
 }
 
 // The blob's lock is held.
@@ -380,7 +383,7 @@ void blob_drop_ahead(struct blob *blob)
 void fetch_ahead(struct fetch *fetch, const struct fetch_source *source)
 {
     struct fetch_reader *reader;
-    if (open_reader(fetch, source, &reader) < 0)
+    if (fetch_open(fetch, source, &reader) < 0)
         return;
     struct blob *blob = reader->blob;
     bool there;

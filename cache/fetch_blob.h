@@ -205,6 +205,9 @@ struct fetch {
 void blob_ref(struct blob *blob);
 void blob_unref(struct blob *blob);
 
+// The name that a source is wanted under; the caller frees it. NULL when out of memory.
+struct link *link_new(const struct fetch_source *source);
+
 // Takes out the readers of fetch_ahead().
 void blob_drop_ahead(struct blob *blob);
 

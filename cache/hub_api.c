@@ -194,20 +194,6 @@ static int bad_entry(struct tree *tree, const char *path, const char *what)
     return -EBADMSG;
 }
 
-// The Hub's Xet hashes are lower case; huggingface_hub takes either.
-static bool copy_xet_hash(const char *s, char ret_hash[NAMES_XET_SIZE])
-{
-    char hash[NAMES_XET_SIZE];
-    if (strlen(s) != sizeof hash - 1)
-        return false;
-    for (size_t i = 0; i < sizeof hash; i++)
-        hash[i] = s[i] >= 'A' && s[i] <= 'F' ? (char) (s[i] | 0x20) : s[i];
-    if (!names_xet_ok(hash))
-        return false;
-    memcpy(ret_hash, hash, sizeof hash);
-    return true;
-}
-
 // Hands on one entry of type "file" with a path that is not empty.
 static int give_file(struct tree *tree, const cJSON *json, const char *path)
 {
@@ -227,7 +213,7 @@ static int give_file(struct tree *tree, const cJSON *json, const char *path)
     stpcpy(file.etag, lfs ? sha256 : oid);
     if (lfs && oid && (is_hex(oid, SHA1_LEN) || is_hex(oid, SHA256_LEN)))
         stpcpy(file.blob_id, oid);
-    if (xet && !copy_xet_hash(xet, file.xet_hash))
+    if (xet && !names_xet_copy(xet, file.xet_hash))
         return bad_entry(tree, path, "a Xet hash that is none");
     int r = tree->handlers.on_file(tree->query.userdata, &file);
     return r <= 0 ? r : -ECANCELED;

@@ -59,6 +59,29 @@ static int small_to_partial(struct blob *blob)
     return 0;
 }
 
+static int publish_link(const struct fetch *fetch, const struct link *link, const char *etag, int64_t size, int fd)
+{
+    struct fetch_commit commit = {
+        .userdata = fetch->options.list_userdata,
+        .repo = &link->repo,
+        .commit = link->commit,
+    };
+    struct publish p = {
+        .cache = fetch->cache_path,
+        .repo = &link->repo,
+        .commit = link->commit,
+        .path = link->path,
+        .etag = etag,
+        .size = size,
+        .fd = fd,
+        .ref = *link->ref ? link->ref : NULL,
+        .tree = fetch->options.tree,
+        .userdata = &commit,
+        .timeout_ms = PUBLISH_WAIT_MS,
+    };
+    return publish_file(&p);
+}
+
 static int publish_links(struct blob *blob, int fd, bool *ret_any)
 {
     struct fetch *fetch = blob->fetch;
@@ -74,23 +97,7 @@ static int publish_links(struct blob *blob, int fd, bool *ret_any)
             UTIL_LOCKED(&blob->lock);
             published = link->published;
         }
-        struct fetch_commit commit = { .userdata = fetch->options.list_userdata,
-                                       .repo = &link->repo,
-                                       .commit = link->commit };
-        struct publish p = {
-            .cache = fetch->cache_path,
-            .repo = &link->repo,
-            .commit = link->commit,
-            .path = link->path,
-            .etag = blob->etag,
-            .size = blob->size,
-            .fd = fd,
-            .ref = *link->ref ? link->ref : NULL,
-            .tree = fetch->options.tree,
-            .userdata = &commit,
-            .timeout_ms = PUBLISH_WAIT_MS,
-        };
-        int error = published ? 0 : publish_file(&p);
+        int error = published ? 0 : publish_link(fetch, link, blob->etag, blob->size, fd);
         UTIL_LOCKED(&blob->lock);
         if (error == 0)
             link->published = *ret_any = true;
@@ -241,58 +248,39 @@ void keep_publish(struct blob *blob)
 // --- links
 
 struct link_work {
-    struct pool_work work;
+    struct pool_work work; // first
     struct fetch *fetch;
-    struct repo repo;
-    char commit[NAMES_COMMIT_SIZE];
-    char ref[NAMES_REF_SIZE];
+    struct link *link;
     char etag[NAMES_ETAG_SIZE];
     int64_t size;
-    char path[];
 };
+
+static void link_free(struct link_work *work)
+{
+    free(work->link);
+    free(work);
+}
 
 static void link_work(struct pool_work *work)
 {
-    struct link_work *link = (struct link_work *) (void *) work;
-    struct fetch *fetch = link->fetch;
-    struct fetch_commit commit = {
-        .userdata = fetch->options.list_userdata,
-        .repo = &link->repo,
-        .commit = link->commit,
-    };
-    struct publish p = {
-        .cache = fetch->cache_path,
-        .repo = &link->repo,
-        .commit = link->commit,
-        .path = link->path,
-        .etag = link->etag,
-        .size = link->size,
-        .fd = -1,
-        .ref = *link->ref ? link->ref : NULL,
-        .tree = fetch->options.tree,
-        .userdata = &commit,
-        .timeout_ms = PUBLISH_WAIT_MS,
-    };
-    int error = publish_file(&p);
+    struct link_work *l = (struct link_work *) (void *) work;
+    int error = publish_link(l->fetch, l->link, l->etag, l->size, -1);
     if (error < 0)
-        log_info("%s@%s: %s: its link cannot be made: %s", link->repo.id, link->commit, link->path, strerror(-error));
-    free(link);
+        log_info("%s@%s: %s: its link cannot be made: %s", l->link->repo.id, l->link->commit, l->link->path,
+                 strerror(-error));
+    link_free(l);
 }
 
 void fetch_link(struct fetch *fetch, const struct fetch_source *source)
 {
-    size_t size = strlen(source->path) + 1;
-    struct link_work *link = fetch->cache_path ? calloc(1, sizeof *link + size) : NULL;
-    if (!link)
+    struct link_work *l = fetch->cache_path ? calloc(1, sizeof *l) : NULL;
+    if (!l)
         return;
-    link->work.fn = link_work;
-    link->fetch = fetch;
-    link->repo = *source->repo;
-    link->size = source->size;
-    snprintf(link->commit, sizeof link->commit, "%s", source->commit);
-    snprintf(link->ref, sizeof link->ref, "%s", source->ref ? source->ref : "");
-    snprintf(link->etag, sizeof link->etag, "%s", source->etag);
-    memcpy(link->path, source->path, size);
-    if (!pool_add(fetch->keepers, &link->work, false))
-        free(link);
+    l->work.fn = link_work;
+    l->fetch = fetch;
+    l->size = source->size;
+    snprintf(l->etag, sizeof l->etag, "%s", source->etag);
+    l->link = link_new(source);
+    if (!l->link || !pool_add(fetch->keepers, &l->work, false))
+        link_free(l);
 }

@@ -158,6 +158,19 @@ bool names_xet_ok(const char *s)
     return is_lower_hex_of(s, NAMES_XET_SIZE - 1);
 }
 
+bool names_xet_copy(const char *s, char ret_hash[NAMES_XET_SIZE])
+{
+    char hash[NAMES_XET_SIZE];
+    if (strlen(s) != sizeof hash - 1)
+        return false;
+    for (size_t i = 0; i < sizeof hash; i++)
+        hash[i] = s[i] >= 'A' && s[i] <= 'F' ? (char) (s[i] | 0x20) : s[i];
+    if (!names_xet_ok(hash))
+        return false;
+    memcpy(ret_hash, hash, sizeof hash);
+    return true;
+}
+
 bool names_etag_ok(const char *s)
 {
     size_t len = strnlen(s, NAMES_ETAG_SIZE);

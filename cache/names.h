@@ -52,6 +52,10 @@ bool names_commit_ok(const char *s);
 // 64 lower-case hex digits.
 bool names_xet_ok(const char *s);
 
+// The Xet hash that `s` is in either case, as huggingface_hub takes it (utils/_xet.py), in lower case. False if it is
+// none.
+bool names_xet_copy(const char *s, char ret_hash[NAMES_XET_SIZE]);
+
 // Whether `s` can be a blob's name: 1 to 128 printable ASCII bytes without '/', no '.' at the start, and none of the
 // temporary names: "*.incomplete", "tmp_*", "*.tmp", "*.lock".
 bool names_etag_ok(const char *s);

@@ -485,6 +485,24 @@ int store_lookup(struct store *store, struct snapshot *s, uint32_t dir, const ch
     return store_index_check(store, s->generation, index_entry_named(store->index, s->tree.id, dir, name, ret_entry));
 }
 
+int store_lookup_path(struct store *store, struct snapshot *s, const char *path, struct entry *ret_entry)
+{
+    *ret_entry = (struct entry){ .kind = ENTRY_DIR };
+    while (*path) {
+        const char *end = strchrnul(path, '/');
+        char name[INDEX_NAME_SIZE];
+        if (end - path >= (ptrdiff_t) sizeof name)
+            return -ENOENT;
+        snprintf(name, sizeof name, "%.*s", (int) (end - path), path);
+        int error =
+            ret_entry->kind == ENTRY_DIR ? store_lookup(store, s, ret_entry->ordinal, name, ret_entry) : -ENOTDIR;
+        if (error < 0)
+            return error;
+        path = *end ? end + 1 : end;
+    }
+    return 0;
+}
+
 int store_list_start(struct store *store, struct snapshot *s, uint32_t dir, bool ask)
 {
     return dir_ready(store, s, dir, ask);

@@ -133,6 +133,9 @@ int store_entry(struct store *store, struct snapshot *snapshot, uint32_t ordinal
 int store_lookup(struct store *store, struct snapshot *snapshot, uint32_t dir, const char *name,
                  struct entry *ret_entry);
 
+// The entry at a path from the top ("" for that). -ENOTDIR when it goes through a file; the same.
+int store_lookup_path(struct store *store, struct snapshot *snapshot, const char *path, struct entry *ret_entry);
+
 // Brings a directory up to date once, before it is listed with store_list(); `ask`: the Hub may be asked. 0 or -errno.
 int store_list_start(struct store *store, struct snapshot *snapshot, uint32_t dir, bool ask);
 // Up to `max` entries after the name `after` in byte order. Returns their number or -errno.

@@ -95,11 +95,10 @@ static bool reads_in_order(struct snapshot *s, const struct entry *e, char ret_a
     bool next = s->last_dir == e->parent && strcmp(e->name, s->last_name) > 0;
     if (!next)
         s->ahead_name[0] = '\0';
-    s->run = next ? s->run + 1 : 0;
     s->last_dir = e->parent;
     memcpy(s->last_name, e->name, sizeof s->last_name);
     memcpy(ret_after, s->ahead_name, INDEX_NAME_SIZE);
-    return s->run > 0;
+    return next;
 }
 
 // Small files that come after this one are fetched before they are asked for.

@@ -36,7 +36,6 @@ struct snapshot {
     pthread_mutex_t ahead_lock; // guards what follows, a leaf: how it and its files are opened
     char ref[NAMES_REF_SIZE];   // that led to it last, "" if none
     uint32_t last_dir;
-    int run;                          // files opened in byte order, one after the other
     char last_name[INDEX_NAME_SIZE];  // the one opened last
     char ahead_name[INDEX_NAME_SIZE]; // up to which they are fetched ahead
 };

@@ -162,12 +162,32 @@ int survey_repo(struct store *store, const struct repo *repo, struct survey *sur
     return error;
 }
 
-int survey_all(struct store *store, struct survey *ret_survey)
+static void survey_add(struct survey *sum, const struct survey *one)
+{
+    sum->repos += one->repos;
+    sum->snapshots += one->snapshots;
+    sum->files += one->files;
+    sum->bytes += one->bytes;
+    sum->whole_files += one->whole_files;
+    sum->whole_bytes += one->whole_bytes;
+    sum->partial_files += one->partial_files;
+    sum->partial_bytes += one->partial_bytes;
+    sum->present_bytes += one->present_bytes;
+    sum->absent_files += one->absent_files;
+    sum->absent_bytes += one->absent_bytes;
+}
+
+int survey_all(struct store *store, survey_repo_fn *fn, void *userdata, struct survey *ret_survey)
 {
     *ret_survey = (struct survey){ 0 };
     _cleanup_free_ struct repo *repos = NULL;
     ssize_t count = store_all_repos(store, &repos);
-    for (ssize_t i = 0; i < count; i++)
-        survey_repo(store, &repos[i], ret_survey);
+    for (ssize_t i = 0; i < count; i++) {
+        struct survey one = { 0 };
+        survey_repo(store, &repos[i], &one);
+        survey_add(ret_survey, &one);
+        if (fn)
+            fn(userdata, &repos[i], &one);
+    }
     return count < 0 ? (int) count : 0;
 }

@@ -17,7 +17,8 @@ struct survey {
 // Adds one repo's snapshots. 0, or -errno if they cannot be listed; what cannot be read in them is absent.
 int survey_repo(struct store *store, const struct repo *repo, struct survey *survey);
 
-// All repos; one that cannot be listed does not hide the others. 0 or -errno.
-int survey_all(struct store *store, struct survey *ret_survey);
+// All repos, each also to `fn`, which may be NULL; one that cannot be listed does not hide the others. 0 or -errno.
+typedef void survey_repo_fn(void *userdata, const struct repo *repo, const struct survey *survey);
+int survey_all(struct store *store, survey_repo_fn *fn, void *userdata, struct survey *ret_survey);
 
 #endif

@@ -338,20 +338,6 @@ static bool is_size(const cJSON *json, int64_t *ret_size)
     return true;
 }
 
-// The Hub's Xet hashes are lower case; huggingface_hub takes either (utils/_xet.py).
-static bool copy_xet_hash(const char *s, char ret_hash[NAMES_XET_SIZE])
-{
-    char hash[NAMES_XET_SIZE];
-    if (strlen(s) != sizeof hash - 1)
-        return false;
-    for (size_t i = 0; i < sizeof hash; i++)
-        hash[i] = s[i] >= 'A' && s[i] <= 'F' ? (char) (s[i] | 0x20) : s[i];
-    if (!names_xet_ok(hash))
-        return false;
-    memcpy(ret_hash, hash, sizeof hash);
-    return true;
-}
-
 enum member { SIZE, BLOB_ID, LFS_SHA256, LFS_SIZE, XET_HASH, MEMBERS };
 static const char *const member_names[MEMBERS] = {
     [SIZE] = "size",         [BLOB_ID] = "blob_id",   [LFS_SHA256] = "lfs_sha256",
@@ -404,7 +390,7 @@ static const char *read_entry(const cJSON *json, struct tree_file *file)
     }
     stpcpy(file->etag, etag);
     file->xet_hash[0] = '\0';
-    if (m[XET_HASH] && (!cJSON_IsString(m[XET_HASH]) || !copy_xet_hash(m[XET_HASH]->valuestring, file->xet_hash)))
+    if (m[XET_HASH] && (!cJSON_IsString(m[XET_HASH]) || !names_xet_copy(m[XET_HASH]->valuestring, file->xet_hash)))
         return member_names[XET_HASH];
     return NULL;
 }

@@ -65,6 +65,12 @@ static int ref_has_prefix(void *userdata, const char *ref, const char *commit)
     return strncmp(ref, p->prefix, p->len) == 0 && ref[p->len] == '/';
 }
 
+// Whether the Hub has refs below `dir`, and none of that name, in every repo.
+static bool is_hub_dir(const char *dir)
+{
+    return strcmp(dir, "refs") == 0 || strcmp(dir, "refs/pr") == 0 || strcmp(dir, "refs/convert") == 0;
+}
+
 // Whether any ref lies below `dir` ("refs/pr"). 0, -ENOENT, -EINPROGRESS.
 static int refs_below(struct fs *fs, const struct repo *repo, const char *dir)
 {
@@ -72,8 +78,7 @@ static int refs_below(struct fs *fs, const struct repo *repo, const char *dir)
     if (layout_refs(store_layout(fs->store), repo, ref_has_prefix, &prefix) == 1)
         return 0;
     // What the Hub has besides branches and tags: there need not be a request to know that it may have these.
-    if (store_is_online(fs->store) &&
-        (strcmp(dir, "refs") == 0 || strcmp(dir, "refs/pr") == 0 || strcmp(dir, "refs/convert") == 0))
+    if (store_is_online(fs->store) && is_hub_dir(dir))
         return 0;
     if (strncmp(dir, "refs/", 5) == 0)
         return -ENOENT;
@@ -212,8 +217,7 @@ static int lookup_in_hub_refs(struct fs *fs, const struct place *parent, const c
     if (!ref)
         return -ENOMEM;
     char commit[NAMES_COMMIT_SIZE];
-    bool refs = strcmp(ref, "refs") == 0 || strcmp(ref, "refs/pr") == 0 || strcmp(ref, "refs/convert") == 0;
-    int error = refs ? -ENOENT : store_ref(fs->store, &parent->repo, ref, false, commit);
+    int error = is_hub_dir(ref) ? -ENOENT : store_ref(fs->store, &parent->repo, ref, false, commit);
     if (error == 0)
         return answer_place(fs, PLACE_HUB_REF, &parent->repo, ref, ret_entry);
     if (error == -ENOENT)
@@ -245,24 +249,6 @@ static int lookup_in_hub_trees(struct fs *fs, const struct repo *repo, const cha
     return answer_place(fs, PLACE_HUB_TREE, repo, commit, ret_entry);
 }
 
-// What a path is in a snapshot. 0 or -errno.
-static int entry_by_path(struct fs *fs, struct snapshot *snapshot, const char *path, struct entry *ret_entry)
-{
-    *ret_entry = (struct entry){ .kind = ENTRY_DIR };
-    while (*path) {
-        const char *end = strchrnul(path, '/');
-        char name[INDEX_NAME_SIZE];
-        snprintf(name, sizeof name, "%.*s", (int) (end - path), path);
-        int error = ret_entry->kind == ENTRY_DIR
-                        ? store_lookup(fs->store, snapshot, ret_entry->ordinal, name, ret_entry)
-                        : -ENOTDIR;
-        if (error < 0)
-            return error;
-        path = *end ? end + 1 : end;
-    }
-    return 0;
-}
-
 // `.no_exist/<commit>/<path>`: a file for every path of which it is known that the Hub has none. A look-up comes one
 // component at a time and does not say whether more follow, so what the tree lacks altogether is taken for a file if
 // its name has a dot, and for a directory otherwise.
@@ -292,7 +278,7 @@ static int lookup_in_hub_misses(struct fs *fs, const struct place *parent, const
     if (error < 0)
         return error;
     struct entry entry;
-    error = entry_by_path(fs, snapshot, path, &entry);
+    error = store_lookup_path(fs->store, snapshot, path, &entry);
     if (error == 0 && entry.kind == ENTRY_DIR)
         return answer_place(fs, PLACE_HUB_MISSES, repo, rest, ret_entry);
     if (error != -ENOENT)

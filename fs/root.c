@@ -78,20 +78,12 @@ static int wait_snapshot(struct fs *fs, const struct repo *repo, const char *com
 // The ordinal of a path in a snapshot. 0, -ENOENT, -ENOTDIR if it is a file, -errno.
 static int find_dir(struct fs *fs, struct snapshot *snapshot, const char *path, uint32_t *ret_ordinal)
 {
-    struct entry entry = { .kind = ENTRY_DIR };
-    while (*path) {
-        const char *end = strchrnul(path, '/');
-        char name[INDEX_NAME_SIZE];
-        if (end - path >= (ptrdiff_t) sizeof name)
-            return -ENOENT;
-        snprintf(name, sizeof name, "%.*s", (int) (end - path), path);
-        int error = store_lookup(fs->store, snapshot, entry.ordinal, name, &entry);
-        if (error < 0)
-            return error;
-        if (entry.kind != ENTRY_DIR)
-            return -ENOTDIR;
-        path = *end ? end + 1 : end;
-    }
+    struct entry entry;
+    int error = store_lookup_path(fs->store, snapshot, path, &entry);
+    if (error < 0)
+        return error;
+    if (entry.kind != ENTRY_DIR)
+        return -ENOTDIR;
     *ret_ordinal = entry.ordinal;
     return 0;
 }

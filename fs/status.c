@@ -43,43 +43,27 @@ static void repo_text(const struct repo *repo, char ret_text[NAMES_ID_SIZE + 16]
     snprintf(ret_text, NAMES_ID_SIZE + 16, "%s/%s", names_type_plural(repo->type), repo->id);
 }
 
-static void survey_add(struct survey *sum, const struct survey *one)
+static void add_repo(void *userdata, const struct repo *repo, const struct survey *survey)
 {
-    sum->repos += one->repos;
-    sum->snapshots += one->snapshots;
-    sum->files += one->files;
-    sum->bytes += one->bytes;
-    sum->whole_files += one->whole_files;
-    sum->whole_bytes += one->whole_bytes;
-    sum->partial_files += one->partial_files;
-    sum->partial_bytes += one->partial_bytes;
-    sum->present_bytes += one->present_bytes;
-    sum->absent_files += one->absent_files;
-    sum->absent_bytes += one->absent_bytes;
+    cJSON *details = userdata, *detail = cJSON_CreateObject();
+    char text[NAMES_ID_SIZE + 16];
+    repo_text(repo, text);
+    cJSON_AddStringToObject(detail, "repo", text);
+    add_pair(detail, "whole", survey->whole_files, survey->whole_bytes);
+    add_partial(detail, survey);
+    add_pair(detail, "absent", survey->absent_files, survey->absent_bytes);
+    cJSON_AddItemToArray(details, detail);
 }
 
 static int add_survey(struct fs *fs, cJSON *status)
 {
-    struct repo *repos = NULL;
-    ssize_t count = store_all_repos(fs->store, &repos);
-    if (count < 0)
-        return (int) count;
-    struct survey sum = { 0 };
+    struct survey sum;
     cJSON *details = cJSON_CreateArray();
-    for (ssize_t i = 0; i < count; i++) {
-        struct survey one = { 0 };
-        survey_repo(fs->store, &repos[i], &one);
-        survey_add(&sum, &one);
-        char text[NAMES_ID_SIZE + 16];
-        repo_text(&repos[i], text);
-        cJSON *detail = cJSON_CreateObject();
-        cJSON_AddStringToObject(detail, "repo", text);
-        add_pair(detail, "whole", one.whole_files, one.whole_bytes);
-        add_partial(detail, &one);
-        add_pair(detail, "absent", one.absent_files, one.absent_bytes);
-        cJSON_AddItemToArray(details, detail);
+    int error = survey_all(fs->store, add_repo, details, &sum);
+    if (error < 0) {
+        cJSON_Delete(details);
+        return error;
     }
-    free(repos);
     cJSON_AddNumberToObject(status, "repos", (double) sum.repos);
     cJSON_AddNumberToObject(status, "snapshots", (double) sum.snapshots);
     cJSON_AddNumberToObject(status, "files", (double) sum.files);

@@ -191,7 +191,7 @@ static void a_list_names_what_is_absent(void **unused)
     assert_int_equal(store_file_open(store, s, e.ordinal, 0, &file), -ENETUNREACH);
     assert_int_equal(store_lookup(store, s, 0, "sub", &e), -ENOENT); // not in the list: not of this commit
     struct survey survey;
-    assert_int_equal(survey_all(store, &survey), 0);
+    assert_int_equal(survey_all(store, NULL, NULL, &survey), 0);
     assert_int_equal(survey.repos, 1);
     assert_int_equal(survey.whole_files, 1);
     assert_int_equal(survey.absent_bytes, 7);
