@@ -13,7 +13,7 @@ from typing import Callable, Iterator
 import pytest
 
 from tests.hub import HubProcess, HubRepo
-from tests.support.handmade import Repo
+from tests.support.handmade import Repo, simple_cache
 from tests.support.library import CURRENT, VERSIONS, Library
 from tests.support.mounts import MODELMOUNT, Mount, Mounts, online
 from tests.support.repos import TINY_REVISIONS
@@ -136,6 +136,21 @@ def local_dirs(library, hub_repos, tmp_path_factory) -> Callable[..., Tree]:
 def handmade(fresh_cache: Path) -> Repo:
     """An empty repo `org/name` in an empty cache, to be filled by hand."""
     return Repo(fresh_cache)
+
+
+@pytest.fixture
+def cache(fresh_cache: Path) -> Path:
+    """A cache with one small repo in it, made by hand."""
+    simple_cache(fresh_cache)
+    return fresh_cache
+
+
+@pytest.fixture
+def spot(tmp_path: Path) -> Path:
+    """An empty directory to mount at."""
+    path = tmp_path / "spot"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture

@@ -16,19 +16,6 @@ SECRET = "hf_thisIsNobodysBusiness"
 
 
 @pytest.fixture
-def cache(fresh_cache) -> Path:
-    simple_cache(fresh_cache)
-    return fresh_cache
-
-
-@pytest.fixture
-def spot(tmp_path) -> Path:
-    path = tmp_path / "spot"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def refuse(mount, spot):
     """`refuse(2, "--timeout", "0", says=…)`: the mount ends with 2, says the words, and nothing is mounted."""
 

@@ -53,19 +53,6 @@ def refuse(mount: Mounts, tmp_path: Path):
     return check
 
 
-@pytest.fixture
-def cache(fresh_cache) -> Path:
-    simple_cache(fresh_cache)
-    return fresh_cache
-
-
-@pytest.fixture
-def spot(tmp_path) -> Path:
-    path = tmp_path / "spot"
-    path.mkdir()
-    return path
-
-
 # The mountpoint.
 
 
